@@ -1,0 +1,1 @@
+//! The server module for axum: event log, streams with replay, heartbeats, drain.

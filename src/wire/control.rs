@@ -1,0 +1,34 @@
+//! The names and fields of what our server says about a stream, beside the events in it.
+//!
+//! Control events are ordinary events whose name is reserved. Their data is an envelope without `id:` line:
+//! they are not part of the log and never move a cursor. A server that speaks this protocol says so in its
+//! first event, `control.open`, with `"protocol":"holdfast/1"` in the payload.
+
+/// The value of `protocol` in the payload of `control.open`.
+pub const PROTOCOL: &str = "holdfast/1";
+
+/// Event names that never reach `onEvent`.
+pub const RESERVED_PREFIXES: [&str; 2] = ["system.", "control."];
+
+/// First event of every stream: `stream_id`, `connection_id`, `server_time`, `server_version`, `heartbeat_interval`
+/// (ms), `protocol`, `channel`, `position` (the id after which this stream begins), `replayable`.
+pub const OPEN: &str = "control.open";
+/// The cursor cannot be resumed: `code`, `reason`, `message`, `requestedId`, `oldestAvailable`, `newestAvailable`,
+/// `missing` (a count, where it is known), `action`, `position` (the id after which the stream goes on).
+pub const CANNOT_RESUME: &str = "control.cannot_resume";
+/// Stored events follow: `requestedId`, `eventCount`.
+pub const REPLAY_START: &str = "control.replay_start";
+/// Stored events are through, live ones follow: `eventCount`.
+pub const REPLAY_END: &str = "control.replay_end";
+/// The server closes this stream: `reason`.
+pub const CLOSE: &str = "control.close";
+/// A sign of life: `server_time`, `interval_ms`, `connection_id`.
+pub const HEARTBEAT: &str = "system.heartbeat";
+/// Something went wrong on the server's side: `message`, `code`.
+pub const ERROR: &str = "system.error";
+
+/// Whether `name` is kept for the protocol, so that an app's own event must not have it.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
