@@ -6,101 +6,14 @@ use super::backoff::{Backoff, Exhausted};
 use super::batch::Batch;
 use super::config::Config;
 use super::intake::Intake;
+use super::io::{Input, Output, Request, RequestId};
 use super::ledger::StoredRecord;
-use super::notice::{Code, GiveUpReason, LivenessKind, Notice};
-use super::response::{Head, Verdict, judge};
+use super::notice::{Code, GiveUpReason, LivenessKind, Notice, describe_parse_error};
+use super::response::{Head, Verdict, describe_head, judge};
 use super::state::{State, TransitionReason};
 use super::stats::Stats;
 use super::timers::{Timer, TimerTable};
-use crate::wire::{ParseError, Parser};
-
-/// Names one request; answers to an earlier one are ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(pub u32);
-
-/// A request to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Its answers carry this id.
-    pub id: RequestId,
-    /// Failed attempts since the last healthy connection.
-    pub attempt: u32,
-    /// To be sent as `Last-Event-ID`, where it is not empty.
-    pub last_event_id: String,
-}
-
-/// Why a request failed below HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TransportError {
-    /// What the app sees.
-    pub code: Code,
-    /// A sentence a person can act on.
-    pub message: String,
-    /// Whether another attempt can help.
-    pub retry: bool,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// The app wants a connection.
-    Connect,
-    /// The answer to [`Output::Restore`].
-    Restored(Option<StoredRecord>),
-    /// A response began.
-    Head(RequestId, Head),
-    /// Bytes of its body.
-    Bytes(RequestId, &'a [u8]),
-    /// Its body ended cleanly.
-    End(RequestId),
-    /// The request, or its body, failed.
-    Failed(RequestId, TransportError),
-    /// The time of [`Output::Wait`] may have come.
-    Timer,
-    /// The app has finished everything up to this token, within the task in which it was delivered.
-    Processed(u64),
-    /// The app has finished this one, later.
-    Done(u64),
-    /// The page may end now: what is unsaved is to be saved.
-    Flush,
-    /// The network is back.
-    Online,
-    /// The network is gone.
-    Offline,
-    /// The page was frozen or asleep: its sockets may be dead without a sign.
-    Awake,
-    /// The app stops the stream; records behind this token were never given to it.
-    Stop {
-        /// The last record that the app was given.
-        started: u64,
-    },
-    /// The app wants a new connection at once; records behind this token were never given to it.
-    Reconnect {
-        /// The last record that the app was given.
-        started: u64,
-    },
-    /// The app forgets the stream's past (a logout).
-    ClearCursor,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Output {
-    /// Load the stored record, answer with [`Input::Restored`].
-    Restore,
-    /// Make this request.
-    Request(Request),
-    /// Give this request up.
-    Abort(RequestId),
-    /// Hand [`Client::batch`] to the app.
-    Deliver,
-    /// Store this.
-    Commit(StoredRecord),
-    /// Tell the app.
-    Notify(Notice),
-    /// Nothing more now; come back at this time.
-    Wait(Option<u64>),
-}
+use crate::wire::Parser;
 
 /// The client of one stream. See the module's documentation for its run loop.
 #[derive(Debug)]
@@ -626,32 +539,4 @@ impl Client {
     fn notify(&mut self, notice: Notice) {
         self.outputs.push_back(Output::Notify(notice));
     }
-}
-
-fn describe_head(code: Code, head: &Head) -> String {
-    match code {
-        Code::WrongContentType => format!(
-            "the server answered {} with content type {}, not text/event-stream; is this the address of a stream?",
-            head.status,
-            head.content_type.as_deref().unwrap_or("(none)"),
-        ),
-        Code::AuthRequired => format!(
-            "the server answered {}: give fresh credentials (headers and URL may be functions), then connect()",
-            head.status
-        ),
-        _ => format!("the server answered with status {}", head.status),
-    }
-}
-
-fn describe_parse_error(error: ParseError) -> (Code, String) {
-    let (code, option) = match error {
-        ParseError::LineTooLong(_) => (Code::LineTooLong, "maxLineBytes"),
-        ParseError::EventTooLarge(_) => (Code::EventTooLarge, "maxEventBytes"),
-    };
-    (
-        code,
-        format!(
-            "{error}; the cursor stays before it. Raise {option}, or let the server send less, then connect()"
-        ),
-    )
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::state::{State, TransitionReason};
+use crate::wire::ParseError;
 
 /// Codes of errors. They are part of the API: an app may branch on them, and they do not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -200,4 +201,18 @@ pub enum Notice {
         /// How many events are missing, where it is known.
         missing: Option<u64>,
     },
+}
+
+/// The code of a parser's error, and a sentence a person can act on.
+pub(crate) fn describe_parse_error(error: ParseError) -> (Code, String) {
+    let (code, option) = match error {
+        ParseError::LineTooLong(_) => (Code::LineTooLong, "maxLineBytes"),
+        ParseError::EventTooLarge(_) => (Code::EventTooLarge, "maxEventBytes"),
+    };
+    (
+        code,
+        format!(
+            "{error}; the cursor stays before it. Raise {option}, or let the server send less, then connect()"
+        ),
+    )
 }

@@ -59,6 +59,22 @@ pub(crate) fn judge(head: &Head, was_open: bool, can_refresh: bool) -> Verdict {
     }
 }
 
+/// A sentence a person can act on.
+pub(crate) fn describe_head(code: Code, head: &Head) -> String {
+    match code {
+        Code::WrongContentType => format!(
+            "the server answered {} with content type {}, not text/event-stream; is this the address of a stream?",
+            head.status,
+            head.content_type.as_deref().unwrap_or("(none)"),
+        ),
+        Code::AuthRequired => format!(
+            "the server answered {}: give fresh credentials (headers and URL may be functions), then connect()",
+            head.status
+        ),
+        _ => format!("the server answered with status {}", head.status),
+    }
+}
+
 /// Parameters and letter case do not matter (RFC 9110, section 8.3.1).
 fn is_event_stream(content_type: Option<&str>) -> bool {
     content_type
