@@ -1,0 +1,101 @@
+//! From Rust and TypeScript to the npm package in `pkg/`.
+
+use std::fs;
+
+use crate::project;
+use crate::setup;
+use crate::sh;
+
+/// The glue and the module lie among the TypeScript sources that import them (not committed).
+const GLUE: &str = "pkg-template/src/glue";
+
+/// What Rust's wasm target turns on by itself, and `simd128` from .cargo/config.toml. Never `--all-features`: it
+/// lets wasm-opt write instructions that browsers and Node 20 refuse.
+const FEATURES: [&str; 8] = [
+    "--enable-bulk-memory",
+    "--enable-bulk-memory-opt",
+    "--enable-multivalue",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-sign-ext",
+    "--enable-simd",
+];
+
+pub fn run() -> Result<(), String> {
+    setup::for_build()?;
+    core()?;
+    package()?;
+    println!("the npm package is in pkg/; an app takes it with `npm install {}/pkg`", here());
+    Ok(())
+}
+
+pub fn size() -> Result<(), String> {
+    run()?;
+    sh::run("node", &["xtask/js/size.mjs"])
+}
+
+/// Rust to WebAssembly, and the JavaScript that wasm-bindgen writes for it.
+fn core() -> Result<(), String> {
+    sh::run("cargo", &["build", "--lib", "--release", "--target", "wasm32-unknown-unknown"])?;
+    let module = project::target_dir().join("wasm32-unknown-unknown/release/holdfast_sse.wasm");
+    empty(GLUE)?;
+    sh::run(
+        "wasm-bindgen",
+        &[
+            "--target",
+            "web",
+            "--out-dir",
+            GLUE,
+            "--out-name",
+            "core",
+            // The loader hands over the module; a default path would make bundlers look for the file.
+            "--omit-default-module-path",
+            // After a trap the loader makes a new instance of the same module.
+            "--experimental-reset-state-function",
+            &module.display().to_string(),
+        ],
+    )?;
+    let (bound, optimised) = (format!("{GLUE}/core_bg.wasm"), format!("{GLUE}/core.wasm"));
+    let mut wasm_opt = sh::command("node_modules/.bin/wasm-opt", &[&bound, "-O3", "-o", &optimised]);
+    wasm_opt.args(FEATURES).args(["--strip-debug", "--strip-producers", "--strip-target-features"]);
+    sh::run_command(&mut wasm_opt)?;
+    remove(&bound)?;
+    remove(&format!("{bound}.d.ts"))
+}
+
+/// TypeScript and the module to `pkg/`.
+fn package() -> Result<(), String> {
+    empty("pkg")?;
+    sh::run("node", &["xtask/js/bundle.mjs"])?;
+    sh::run("node_modules/.bin/tsc", &["--project", "pkg-template/tsconfig.json"])?;
+    sh::run("node", &["xtask/js/manifest.mjs", &project::version()?])?;
+    copy(&format!("{GLUE}/core.wasm"), "pkg/core.wasm")?;
+    for file in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+        if fs::exists(file).unwrap_or(false) {
+            copy(file, &format!("pkg/{file}"))?;
+        } else {
+            println!("  there is no {file}: the package goes without");
+        }
+    }
+    Ok(())
+}
+
+fn here() -> String {
+    std::env::current_dir().map_or_else(|_| ".".to_owned(), |dir| dir.display().to_string())
+}
+
+fn empty(dir: &str) -> Result<(), String> {
+    if fs::exists(dir).unwrap_or(false) {
+        fs::remove_dir_all(dir).map_err(|error| format!("{dir} cannot be emptied: {error}"))?;
+    }
+    fs::create_dir_all(dir).map_err(|error| format!("{dir} cannot be made: {error}"))
+}
+
+fn remove(file: &str) -> Result<(), String> {
+    fs::remove_file(file).map_err(|error| format!("{file} cannot be removed: {error}"))
+}
+
+fn copy(from: &str, to: &str) -> Result<(), String> {
+    fs::copy(from, to).map(|_| ()).map_err(|error| format!("{from} cannot be copied to {to}: {error}"))
+}
