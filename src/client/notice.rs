@@ -31,6 +31,8 @@ pub enum Code {
     LineTooLong,
     /// An event over the limit.
     EventTooLarge,
+    /// The cursor cannot be stored, or what is stored cannot be read.
+    StorageUnavailable,
     /// The retry policy allows no further attempt.
     GaveUp,
     /// The server cannot replay from the cursor.
@@ -53,6 +55,7 @@ impl Code {
             Self::Silence => "silence",
             Self::LineTooLong => "line_too_long",
             Self::EventTooLarge => "event_too_large",
+            Self::StorageUnavailable => "storage_unavailable",
             Self::GaveUp => "gave_up",
             Self::CannotResume => "cannot_resume",
         }
