@@ -119,6 +119,7 @@ impl Parser {
             self.failed = Some(error);
             self.line = Vec::new();
             self.data = Vec::new();
+            self.name = Vec::new();
         }
         result
     }
