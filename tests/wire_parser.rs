@@ -283,6 +283,7 @@ fn retry_takes_digits_only() {
     check("retry: 18446744073709551615\n", [Retry(u64::MAX)]);
     check("retry: 18446744073709551616\n", [Retry(u64::MAX)]);
     check(format!("retry: {}\n", "9".repeat(300)), [Retry(u64::MAX)]);
+    check(format!("retry: 1{}\n", "0".repeat(300)), [Retry(u64::MAX)]);
     check(format!("retry: {}1\n", "0".repeat(300)), [Retry(1)]);
     // It counts at the end of its line, not of its block.
     check("retry: 1\nretry: 2\ndata: a\n\n", [Retry(1), Retry(2), message("a")]);
@@ -448,6 +449,9 @@ fn a_line_may_have_its_limit_and_not_one_byte_more() {
     // Events before it are delivered.
     check_limits(format!("data: a\n\n{}\n\ndata: b\n\n", "x".repeat(LINE_MAX + 1)), [message("a")], too_long);
     check_limits(format!("data: a\n\ndata: b\n{}", "x".repeat(LINE_MAX + 1)), [message("a")], too_long);
+    // A line counts as it arrived, whatever its decoding makes of it.
+    check_limits(b"data: \xFF89abcdefg\n\n", [message("\u{fffd}89abcdefg")], Ok(()));
+    check_limits(b"data: \xFF89abcdefgh\n\n", [], too_long);
     // What looked like a byte order mark counts once it is none.
     check_limits([b"\xEF\xBB".as_slice(), &[b'x'; LINE_MAX - 2]].concat(), [], Ok(()));
     check_limits([b"\xEF\xBB".as_slice(), &[b'x'; LINE_MAX - 1]].concat(), [], too_long);
@@ -490,6 +494,13 @@ fn an_event_may_have_its_limit_and_not_one_byte_more() {
     // Empty lines of data are bytes as well.
     check_limits(format!("{}\n", "data\n".repeat(EVENT_MAX + 1)), [message(&"\n".repeat(EVENT_MAX))], Ok(()));
     check_limits(format!("{}\n", "data\n".repeat(EVENT_MAX + 2)), [], too_large);
+    // An event counts as it is handed over: U+FFFD has three bytes.
+    check_limits(
+        [b"data: ", &[0xFF; EVENT_MAX / 3][..], b"\n\n"].concat(),
+        [message(&"\u{fffd}".repeat(8))],
+        Ok(()),
+    );
+    check_limits([b"data: ", &[0xFF; EVENT_MAX / 3 + 1][..], b"\n\n"].concat(), [], too_large);
     // Events before it are delivered, its own parts are not.
     check_limits(format!("data: a\n\nretry: 1\nid: 7\n{at_limit}\n\n"), [message("a"), Retry(1)], too_large);
 }
