@@ -1,5 +1,5 @@
 //! What the server's tests share: a reader of event streams, a request, and the real process.
-#![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code, unreachable_pub)] // Each test file is a crate of its own and uses a part of this.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
