@@ -107,7 +107,9 @@ impl Reader {
             if let Some(event) = self.found.events.pop_front() {
                 return Ok(event);
             }
-            match self.body.frame().await {
+            // No test waits for longer: one that would hang says where instead.
+            let frame = tokio::time::timeout(Duration::from_secs(60), self.body.frame()).await;
+            match frame.expect("something within a minute") {
                 None => return Err(End::Clean),
                 Some(Err(_)) => return Err(End::Cut),
                 Some(Ok(frame)) => {
