@@ -329,6 +329,33 @@ fn a_wrong_setting_is_named_with_what_it_got_and_what_it_takes() {
     assert!(complaint(&["serve", "--site", "/nowhere", "--memory", "--port", "0"], &[]).contains("--site"));
 }
 
+// Hostile heads: the answer is a 4xx or a closed connection, and the server goes on.
+#[tokio::test]
+async fn bombs_of_headers_are_refused_and_nothing_else_suffers() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = start(dir.path());
+    let mut reader = server.stream(get("/stream/a")).await;
+    reader.named("control.open").await;
+    let many: String = (0..10_000).map(|n| format!("x-{n}: y\r\n")).collect();
+    for head in [
+        format!("GET /stream/a HTTP/1.1\r\nhost: x\r\nlast-event-id: {}\r\n\r\n", "9".repeat(1 << 20)),
+        format!("GET /stream/a?lastEventId={} HTTP/1.1\r\nhost: x\r\n\r\n", "9".repeat(1 << 20)),
+        format!("GET /stream/a HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
+        "\0\0\0\0\r\n\r\n".to_owned(),
+    ] {
+        let mut socket = tokio::net::TcpStream::connect(&server.address).await.expect("a connection");
+        // The server may hang up before it has read all of it.
+        let _ = socket.write_all(head.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    server.json(publish("a", "secret", None, r#"{"data":"x"}"#)).await;
+    assert_eq!(reader.event().await.expect("the event").data, "x");
+}
+
 // K27
 #[tokio::test]
 async fn logs_are_json_on_stderr_and_hold_no_query() {

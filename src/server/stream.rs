@@ -100,7 +100,7 @@ fn heartbeat(ms: u64) -> Option<Interval> {
     })
 }
 
-fn refusal(error: LogError) -> Refusal {
+pub(crate) fn refusal(error: LogError) -> Refusal {
     match error {
         LogError::InvalidChannel => Refusal::bad_request("invalid_channel", error.to_string()),
         LogError::Closed => Refusal::unavailable("server_shutdown", "the server is stopping", 1000),

@@ -84,7 +84,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SHUTDOWN_GRACE_PERIOD", default_value_t = 5000, value_name = "MS",
           value_parser = whole::<0, MS_MAX>)]
     grace_period: u64,
-    /// Origins of other hosts that may use the routes: `*`, or some like https://app.example, joined by commas
+    /// Origins of other hosts that may use the routes: `*`, or some like `https://app.example`, joined by commas
     #[arg(long, env = "SSE_CORS_ORIGINS", value_name = "ORIGINS")]
     cors_origins: Option<String>,
 }
