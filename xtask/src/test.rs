@@ -133,7 +133,7 @@ impl Part {
 fn lint(part: &mut Part) -> Result<(), String> {
     part.counts = false;
     setup::for_lint()?;
-    part.sh("cargo", &["fmt", "--all", "--check"])?;
+    part.sh("cargo", &["fmt", "--all", "--check", "--", "--color", "never"])?;
     let native = ["clippy", "--workspace", "--all-targets", "--features", "server", "--", "-D", "warnings"];
     part.sh("cargo", &native)?;
     let wasm = ["clippy", "--lib", "--tests", "--target", "wasm32-unknown-unknown", "--", "-D", "warnings"];
