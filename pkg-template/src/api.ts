@@ -1,12 +1,16 @@
 // What both entry points offer.
 
+import { loadCore } from './core.js';
 import { version as coreVersion } from './glue/core.js';
-import { loadWasm } from './loader.js';
 
+export { connectSSE, SSEConnector } from './connector.js';
+export { type ErrorCode, SSEError } from './errors.js';
+export { type EventMap, StreamEvent, type StreamEventOf } from './event.js';
 export { WasmLoadError, type WasmSource } from './loader.js';
+export * from './options.js';
 
 /** The version of the core. */
 export async function version(): Promise<string> {
-  await loadWasm();
+  await loadCore();
   return coreVersion();
 }

@@ -5,8 +5,10 @@
 // re-exports are used, and the source would be missing in exactly the production build.
 
 import * as api from './api.js';
+import type { EventMap } from './event.js';
 import { inlineWasm } from './inline.js';
 import { provideSource } from './loader.js';
+import type { ConnectOptions, Fresh } from './options.js';
 
 export * from './api.js';
 
@@ -14,3 +16,21 @@ export const version: typeof api.version = () => {
   provideSource(inlineWasm);
   return api.version();
 };
+
+/** {@inheritDoc api.SSEConnector} */
+export class SSEConnector<Map extends EventMap = EventMap> extends api.SSEConnector<Map> {
+  constructor(url: Fresh<string | URL>, options?: ConnectOptions<Map>) {
+    provideSource(inlineWasm);
+    super(url, options);
+  }
+}
+
+/** Connects to an event stream at once and answers with its connector; the core is loaded behind it. */
+export function connectSSE<Map extends EventMap = EventMap>(
+  url: Fresh<string | URL>,
+  options?: ConnectOptions<Map>,
+): SSEConnector<Map> {
+  const connector = new SSEConnector<Map>(url, options);
+  connector.connect();
+  return connector;
+}

@@ -1,10 +1,21 @@
-//! The client meets the browser: transports, storage, timers and the JS class.
+//! The client meets the browser: transport, storage, timers, the page's life, and the class behind the npm package.
+//!
+//! Rust owns the transports, the timers, the storage and the machine; JavaScript owns the app's callbacks and the
+//! loading. The two meet in [`host`]: batches go out as tables that JavaScript decodes once, everything rare goes
+//! out as plain objects.
+//!
+//! Architecture invariant: no borrow of wasm's state exists while app code runs. [`driver::Driver`] takes one
+//! output at a time out of the machine and lets go of it before it calls out.
 
-use wasm_bindgen::prelude::wasm_bindgen;
+mod connector;
+mod driver;
+mod fetch;
+mod helpers;
+mod host;
+mod lifecycle;
+mod options;
+mod storage;
+mod timer;
 
-/// The version of this build, as in `package.json`.
-#[wasm_bindgen]
-#[must_use]
-pub fn version() -> String {
-    env!("CARGO_PKG_VERSION").to_owned()
-}
+pub use connector::Connector;
+pub use helpers::{set_trap_hook, version};

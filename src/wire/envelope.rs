@@ -40,7 +40,10 @@ mod tests {
     fn scans_what_is_there_and_ignores_what_is_nested() {
         let data = r#"{"event_id":"e1","type":"a.b","payload":{"sequence":99},"sequence":7,"stream_id":"s"}"#;
         let envelope = scan(data).expect("an object");
-        assert_eq!((envelope.event_id, envelope.sequence, envelope.stream_id), (Some("e1"), Some(7), Some("s")));
+        assert_eq!(
+            (envelope.event_id, envelope.sequence, envelope.stream_id),
+            (Some("e1"), Some(7), Some("s"))
+        );
         assert_eq!(envelope.payload, Some(r#"{"sequence":99}"#));
         assert_eq!(scan("[1]"), None);
         for (raw, expected) in [("-1", None), ("1.5", None), ("1e3", None), ("\"1\"", None), ("0", Some(0))] {

@@ -3,7 +3,6 @@
 //! Every byte is looked at once, whatever the chunks: a line of many megabytes in small pieces costs
 //! linear time. Memory is bounded by [`ParserLimits`]. How the bytes were split never shows in the output.
 
-use std::borrow::Cow;
 use std::fmt;
 
 /// Upper bounds of what one parser may hold. Reaching one is a [`ParseError`], never growth.
@@ -11,7 +10,7 @@ use std::fmt;
 pub struct ParserLimits {
     /// Bytes of one line without its end, field name included. Default 4 MiB.
     pub line_bytes_max: usize,
-    /// Bytes of one event: its joined data, name and id. Default 4 MiB.
+    /// Bytes of one event as it is handed over: its joined data, name and id. Default 4 MiB.
     pub event_bytes_max: usize,
 }
 
@@ -69,22 +68,36 @@ pub trait Sink {
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 /// The parser of one response body. A new body needs a new parser.
+///
+/// Lines that lie whole within a chunk are decoded together, and their fields are handed over from the decoded text
+/// where they stand. Only what a later chunk must complete is copied.
 #[derive(Debug)]
 pub struct Parser {
     limits: ParserLimits,
-    /// An unfinished line, carried over from earlier chunks.
+    /// An unfinished line, carried over from earlier chunks, not yet decoded.
     line: Vec<u8>,
-    data: Vec<u8>,
+    /// The data lines of an unfinished event, joined by LF.
+    data: String,
     has_data: bool,
-    name: Vec<u8>,
+    name: String,
     /// The last event ID buffer: survives events, as the standard says.
     id: String,
     own_id: bool,
     /// How many bytes of a byte order mark have matched; 3 when that question is settled.
     bom_matched: usize,
-    /// The last line ended with CR at the end of a chunk: an LF that comes first belongs to it.
+    /// The last chunk ended with CR: an LF that comes first belongs to it.
     skip_lf: bool,
     failed: Option<ParseError>,
+}
+
+/// Fields whose text still stands in the chunk at hand, before [`Parser::keep`] copies them. Each one that is present
+/// replaces the parser's own.
+#[derive(Default)]
+struct Fields<'t> {
+    /// The only data line so far.
+    data: Option<&'t str>,
+    name: Option<&'t str>,
+    id: Option<&'t str>,
 }
 
 impl Parser {
@@ -95,9 +108,9 @@ impl Parser {
         Self {
             limits,
             line: Vec::new(),
-            data: Vec::new(),
+            data: String::new(),
             has_data: false,
-            name: Vec::new(),
+            name: String::new(),
             id: last_event_id.to_owned(),
             own_id: false,
             bom_matched: 0,
@@ -118,7 +131,8 @@ impl Parser {
         if let Err(error) = result {
             self.failed = Some(error);
             self.line = Vec::new();
-            self.data = Vec::new();
+            self.data = String::new();
+            self.name = String::new();
         }
         result
     }
@@ -134,35 +148,20 @@ impl Parser {
         if self.bom_matched < BOM.len() {
             rest = self.strip_bom(rest)?;
         }
-        if self.skip_lf && !rest.is_empty() {
-            self.skip_lf = false;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        // A CR ends its line at once; should an LF follow in the next chunk, it is part of this end.
+        if std::mem::replace(&mut self.skip_lf, rest.ends_with(b"\r")) {
             rest = rest.strip_prefix(b"\n").unwrap_or(rest);
         }
-        let mut at = 0;
-        while let Some(found) = memchr::memchr2(b'\n', b'\r', &rest[at..]) {
-            let end = at + found;
-            if self.line.is_empty() {
-                self.end_line(&rest[at..end], sink)?;
-            } else {
-                self.extend_line(&rest[at..end])?;
-                // Taken out and put back, so that the buffer's memory is used again.
-                let mut line = std::mem::take(&mut self.line);
-                let ended = self.end_line(&line, sink);
-                line.clear();
-                self.line = line;
-                ended?;
-            }
-            at = end + 1;
-            if rest[end] == b'\r' {
-                match rest.get(at) {
-                    Some(b'\n') => at += 1,
-                    Some(_) => {}
-                    // A CR ends its line at once; should an LF follow in the next chunk, it is part of this end.
-                    None => self.skip_lf = true,
-                }
-            }
+        if !self.line.is_empty() {
+            rest = self.finish_line(rest, sink)?;
         }
-        self.extend_line(&rest[at..])
+        let lines_end = memchr::memrchr2(b'\n', b'\r', rest).map_or(0, |last| last + 1);
+        let (lines, tail) = rest.split_at(lines_end);
+        self.read_lines(lines, sink)?;
+        self.extend_line(tail)
     }
 
     /// Swallows one byte order mark at the very start, also when it comes in pieces.
@@ -182,81 +181,168 @@ impl Parser {
         Ok(&[])
     }
 
+    /// Completes the line that earlier chunks began, if it ends in this one, and answers with what follows it.
+    fn finish_line<'a>(&mut self, chunk: &'a [u8], sink: &mut impl Sink) -> Result<&'a [u8], ParseError> {
+        let mut after = 0;
+        let Some(end) = line_end(chunk, &mut after) else {
+            self.extend_line(chunk)?;
+            return Ok(&[]);
+        };
+        self.extend_line(&chunk[..end])?;
+        // Taken out and put back, so that the buffer's memory is used again.
+        let mut line = std::mem::take(&mut self.line);
+        self.read_line_alone(&line, sink)?;
+        line.clear();
+        self.line = line;
+        Ok(&chunk[after..])
+    }
+
     fn extend_line(&mut self, bytes: &[u8]) -> Result<(), ParseError> {
-        if self.line.len() + bytes.len() > self.limits.line_bytes_max {
-            return Err(ParseError::LineTooLong(self.limits.line_bytes_max));
-        }
+        self.check_line(self.line.len() + bytes.len())?;
         self.line.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn end_line(&mut self, line: &[u8], sink: &mut impl Sink) -> Result<(), ParseError> {
-        if line.is_empty() {
-            self.dispatch(sink);
-            return Ok(());
-        }
-        if line.len() > self.limits.line_bytes_max {
+    fn check_line(&self, line_bytes: usize) -> Result<(), ParseError> {
+        if line_bytes > self.limits.line_bytes_max {
             return Err(ParseError::LineTooLong(self.limits.line_bytes_max));
         }
-        let (field, value) = match memchr::memchr(b':', line) {
-            Some(0) => {
-                sink.comment();
-                return Ok(());
+        Ok(())
+    }
+
+    /// Reads lines that are all complete. An end of line is never part of a longer sequence, so that decoding them
+    /// apart from the rest of the body changes nothing.
+    fn read_lines(&mut self, lines: &[u8], sink: &mut impl Sink) -> Result<(), ParseError> {
+        let (mut start, mut after) = (0, 0);
+        if let Ok(text) = std::str::from_utf8(lines) {
+            let mut fields = Fields::default();
+            while let Some(end) = line_end(lines, &mut after) {
+                self.check_line(end - start)?;
+                self.read_line(&text[start..end], &mut fields, sink)?;
+                start = after;
             }
-            Some(colon) => {
-                let value = &line[colon + 1..];
-                (&line[..colon], value.strip_prefix(b" ").unwrap_or(value))
+            self.keep(fields);
+        } else {
+            while let Some(end) = line_end(lines, &mut after) {
+                self.check_line(end - start)?;
+                self.read_line_alone(&lines[start..end], sink)?;
+                start = after;
             }
-            None => (line, &line[..0]),
-        };
-        match field {
-            b"data" => {
-                if self.has_data {
-                    self.data.push(b'\n');
-                }
+        }
+        Ok(())
+    }
+
+    /// Reads a line whose text does not outlive this call.
+    fn read_line_alone(&mut self, line: &[u8], sink: &mut impl Sink) -> Result<(), ParseError> {
+        let line = String::from_utf8_lossy(line);
+        let mut fields = Fields::default();
+        self.read_line(&line, &mut fields, sink)?;
+        self.keep(fields);
+        Ok(())
+    }
+
+    fn keep(&mut self, fields: Fields<'_>) {
+        if let Some(data) = fields.data {
+            self.data.push_str(data);
+        }
+        if let Some(name) = fields.name {
+            name.clone_into(&mut self.name);
+        }
+        if let Some(id) = fields.id {
+            id.clone_into(&mut self.id);
+        }
+    }
+
+    fn read_line<'t>(
+        &mut self,
+        line: &'t str,
+        fields: &mut Fields<'t>,
+        sink: &mut impl Sink,
+    ) -> Result<(), ParseError> {
+        if line.is_empty() {
+            self.dispatch(fields, sink);
+        } else if let Some(value) = value_of("data", line) {
+            if self.has_data {
+                self.data.push_str(fields.data.take().unwrap_or_default());
+                self.data.push('\n');
+                self.data.push_str(value);
+            } else {
                 self.has_data = true;
-                self.data.extend_from_slice(value);
+                fields.data = Some(value);
             }
-            b"event" => {
-                self.name.clear();
-                self.name.extend_from_slice(value);
-            }
-            b"id" if memchr::memchr(0, value).is_none() => {
-                self.id.clear();
-                self.id.push_str(&String::from_utf8_lossy(value));
+            self.check_event(fields)?;
+        } else if let Some(value) = value_of("id", line) {
+            if !value.contains('\0') {
+                fields.id = Some(value);
                 self.own_id = true;
             }
-            b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
+            self.check_event(fields)?;
+        } else if let Some(value) = value_of("event", line) {
+            fields.name = Some(value);
+            self.check_event(fields)?;
+        } else if let Some(value) = value_of("retry", line) {
+            if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
                 sink.retry(saturating_decimal(value));
             }
-            _ => {}
+        } else if line.starts_with(':') {
+            sink.comment();
         }
-        if self.data.len() + self.name.len() + self.id.len() > self.limits.event_bytes_max {
+        Ok(())
+    }
+
+    fn check_event(&self, fields: &Fields<'_>) -> Result<(), ParseError> {
+        let data_bytes = self.data.len() + fields.data.map_or(0, str::len);
+        let name_bytes = fields.name.unwrap_or(&self.name).len();
+        let id_bytes = fields.id.unwrap_or(&self.id).len();
+        if data_bytes + name_bytes + id_bytes > self.limits.event_bytes_max {
             return Err(ParseError::EventTooLarge(self.limits.event_bytes_max));
         }
         Ok(())
     }
 
-    fn dispatch(&mut self, sink: &mut impl Sink) {
+    fn dispatch(&mut self, fields: &mut Fields<'_>, sink: &mut impl Sink) {
+        let last_event_id = fields.id.unwrap_or(&self.id);
         if self.has_data {
-            let name = String::from_utf8_lossy(&self.name);
-            let data: Cow<'_, str> = String::from_utf8_lossy(&self.data);
+            let name = fields.name.unwrap_or(&self.name);
             sink.event(EventRef {
-                name: if name.is_empty() { "message" } else { &name },
-                data: &data,
-                last_event_id: &self.id,
+                name: if name.is_empty() { "message" } else { name },
+                data: fields.data.unwrap_or(&self.data),
+                last_event_id,
                 own_id: self.own_id,
             });
         } else if self.own_id {
-            sink.id_only(&self.id);
+            sink.id_only(last_event_id);
         }
         self.has_data = false;
         self.own_id = false;
         self.data.clear();
         self.name.clear();
+        fields.data = None;
+        fields.name = None;
     }
 }
 
-fn saturating_decimal(digits: &[u8]) -> u64 {
-    digits.iter().fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
+/// Finds where the line that starts at `after` ends, and moves `after` behind its end: LF, CR or CRLF.
+fn line_end(bytes: &[u8], after: &mut usize) -> Option<usize> {
+    let end = *after + memchr::memchr2(b'\n', b'\r', &bytes[*after..])?;
+    *after = end + 1;
+    if bytes[end] == b'\r' && bytes.get(*after) == Some(&b'\n') {
+        *after += 1;
+    }
+    Some(end)
+}
+
+/// The value of `line` if its field is `field`: behind the colon and one space, or empty where there is no colon.
+fn value_of<'t>(field: &str, line: &'t str) -> Option<&'t str> {
+    let rest = line.strip_prefix(field)?;
+    match rest.strip_prefix(':') {
+        Some(value) => Some(value.strip_prefix(' ').unwrap_or(value)),
+        None => rest.is_empty().then_some(rest),
+    }
+}
+
+fn saturating_decimal(digits: &str) -> u64 {
+    digits
+        .bytes()
+        .fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
 }

@@ -1,0 +1,337 @@
+// One stream, as an app holds it.
+
+import { Batch, Kind } from './batch.js';
+import { type ErrorCode, reportUnhandled, SSEError } from './errors.js';
+import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
+import { Connector as Core, type Host, type Notice } from './glue/core.js';
+import { loadCore, onTrap } from './core.js';
+import { memory } from './loader.js';
+import type { ConnectionState, ConnectOptions, Fresh, Stats } from './options.js';
+import { Pump, type PumpHost } from './pump.js';
+
+/** Waits before a failed handler is called again: doubled from the first to the second. */
+const HANDLER_RETRY_MS_MIN = 100;
+const HANDLER_RETRY_MS_MAX = 30_000;
+
+interface ErrorNotice {
+  code: ErrorCode;
+  message: string;
+  status?: number;
+  willRetry: boolean;
+}
+
+type Command = 'connect' | 'stop' | 'reconnect' | 'clearCursor';
+
+/**
+ * A stream that survives: it reconnects, resumes from its cursor, drops what came again and keeps the order.
+ * Create it with `connectSSE`, or by hand and then call `connect()`.
+ */
+export class SSEConnector<Map extends EventMap = EventMap> {
+  readonly #url: Fresh<string | URL>;
+  readonly #options: ConnectOptions<Map>;
+  #core: Core | undefined;
+  #pump: Pump;
+  /** What was asked for before the core was there, or while app code ran. */
+  readonly #commands: Command[] = [];
+  /** How deep in app code we are: then the core is not called. */
+  #inApp = 0;
+  #loading = false;
+  #failed = false;
+  #disposed = false;
+  /** Names of events by the index that the core knows them by. */
+  readonly #names: string[] = [];
+  #attempt = 0;
+  #latest: StreamEvent | undefined;
+  #lag: number | undefined;
+  #lastEventId = '';
+  #forgetTrap: (() => void) | undefined;
+
+  constructor(url: Fresh<string | URL>, options: ConnectOptions<Map> = {}) {
+    this.#url = url;
+    this.#options = options;
+    this.#pump = new Pump(this.#pumpHost, 1, 0);
+  }
+
+  /** Where the connection stands. */
+  get state(): ConnectionState {
+    const asked = this.#commands.filter((command) => command !== 'clearCursor').at(-1);
+    if (this.#failed || this.#disposed) return 'closed';
+    if (asked !== undefined) return asked === 'stop' ? 'closed' : 'connecting';
+    return (this.#core?.state as ConnectionState | undefined) ?? 'idle';
+  }
+
+  /** The cursor: everything up to this id is processed. Empty where there is none. */
+  get lastEventId(): string {
+    return this.#core?.lastEventId ?? this.#lastEventId;
+  }
+
+  /** Connects, unless it is connected or about to; after a stop or a give-up it starts again at the cursor. */
+  connect(): void {
+    this.#do('connect');
+  }
+
+  /** Ends the stream. The cursor stays; may be called twice. */
+  stop(): void {
+    this.#do('stop');
+  }
+
+  /** Makes a new connection at once, from the cursor. */
+  reconnect(): void {
+    this.#do('reconnect');
+  }
+
+  /** Forgets the cursor, the stored one too: for a logout. */
+  clearCursor(): void {
+    this.#do('clearCursor');
+  }
+
+  /** Counters since the connector was made. */
+  getStats(): Stats {
+    const counters = (this.#core?.stats() ?? {}) as Partial<Stats>;
+    const lag = this.#latest === undefined ? this.#lag : (this.#latest.lagMs ?? this.#lag);
+    return {
+      eventsReceived: 0,
+      eventsDelivered: 0,
+      duplicatesIgnored: 0,
+      outOfOrder: 0,
+      eventsMissing: 0,
+      heartbeats: 0,
+      reconnectCount: 0,
+      connectionsOpened: 0,
+      livenessFailures: 0,
+      bytesReceived: 0,
+      clockRegressions: 0,
+      ...counters,
+      lag,
+      state: this.state,
+      lastEventId: this.lastEventId,
+    };
+  }
+
+  /** Ends the stream for good and frees what it holds. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.stop();
+    this.#disposed = true;
+    if (this.#inApp === 0) this.#release();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #do(command: Command): void {
+    if (this.#disposed || this.#failed) return;
+    // What was not begun yet never is; what is asked for while app code runs is done right behind it.
+    if (command === 'stop' || command === 'reconnect') this.#pump.end();
+    this.#commands.push(command);
+    if (this.#inApp > 0) return;
+    if (this.#core !== undefined) this.#flush();
+    else void this.#load();
+  }
+
+  async #load(): Promise<void> {
+    if (this.#loading) return;
+    this.#loading = true;
+    try {
+      await loadCore();
+    } catch (error) {
+      this.#loading = false;
+      this.#fail(error);
+      return;
+    }
+    this.#loading = false;
+    if (this.#disposed) return;
+    this.#create(undefined);
+    if (this.#core !== undefined) this.#flush();
+  }
+
+  #create(cursor: string | undefined): void {
+    try {
+      this.#core = new Core(this.#url, this.#options, this.#host);
+      if (cursor !== undefined) this.#core.beginAt(cursor);
+    } catch (error) {
+      this.#fail(error);
+      return;
+    }
+    this.#pump = new Pump(this.#pumpHost, this.#options.handlerConcurrency ?? 1, 0);
+    this.#forgetTrap = onTrap((message) => this.#trapped(message));
+  }
+
+  /** Carries out what was asked for. Never while app code runs. */
+  #flush(): void {
+    for (;;) {
+      const command = this.#commands.shift();
+      if (command === undefined || this.#core === undefined) break;
+      if (command === 'connect') {
+        this.#renewPump();
+        this.#core.connect();
+      } else if (command === 'clearCursor') {
+        this.#core.clearCursor();
+      } else {
+        this.#pump.end();
+        const { started } = this.#pump;
+        if (command === 'stop') {
+          this.#core.stop(started);
+        } else {
+          this.#renewPump();
+          this.#core.reconnect(started);
+        }
+      }
+    }
+    if (this.#disposed) this.#release();
+  }
+
+  #renewPump(): void {
+    if (!this.#pump.hasEnded) return;
+    this.#pump = new Pump(this.#pumpHost, this.#options.handlerConcurrency ?? 1, this.#pump.started);
+  }
+
+  #release(): void {
+    this.#forgetTrap?.();
+    this.#forgetTrap = undefined;
+    this.#lastEventId = this.lastEventId;
+    this.#core?.free();
+    this.#core = undefined;
+  }
+
+  /** Runs app code: nothing it throws gets out, and what it asks for waits until it is through. */
+  #call<Info>(callback: ((info: Info) => unknown) | undefined, info: Info): void {
+    if (callback === undefined) return;
+    this.#enter();
+    try {
+      callback(info);
+    } catch (error) {
+      reportUnhandled(error);
+    } finally {
+      this.#leave();
+    }
+  }
+
+  #enter(): void {
+    this.#inApp += 1;
+  }
+
+  #leave(): void {
+    this.#inApp -= 1;
+    // The core may be further up the stack: its call ends first, then ours begin.
+    if (this.#inApp === 0 && this.#commands.length > 0) {
+      queueMicrotask(() => {
+        if (this.#inApp === 0 && this.#core !== undefined) this.#flush();
+      });
+    }
+  }
+
+  /** What cannot be helped by another attempt: told in a later task, and the state is closed. */
+  #fail(error: unknown): void {
+    this.#failed = true;
+    this.#commands.length = 0;
+    const { code, option, message } = error as { code?: ErrorCode; option?: string; message?: string };
+    const told = new SSEError(code ?? 'wasm_blocked', message ?? String(error), {
+      cause: error,
+      ...(option === undefined ? {} : { option }),
+    });
+    setTimeout(() => this.#tellError(told), 0);
+  }
+
+  #tellError(error: SSEError): void {
+    const { onError } = this.#options;
+    if (this.#options.debug === true) console.debug('[holdfast]', error);
+    if (typeof onError === 'function') this.#call(onError, error);
+    // Errors that the connector deals with by itself are no news to a page that does not ask for them.
+    else if (!error.willRetry) reportUnhandled(error);
+  }
+
+  /** The instance is lost; this stream goes on in a new one, from its cursor. */
+  #trapped(message: string): void {
+    const resume = this.state !== 'closed' && this.state !== 'idle';
+    this.#pump.end();
+    this.#core = undefined;
+    this.#names.length = 0;
+    this.#tellError(new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry: true }));
+    if (this.#disposed) return;
+    this.#forgetTrap?.();
+    this.#create(this.#lastEventId === '' ? undefined : this.#lastEventId);
+    if (resume) this.#do('connect');
+  }
+
+  readonly #host: Host = {
+    deliver: (records, recordWords, pieces, pieceWords, text, _textBytes, firstToken, newNames, notices) => {
+      if (newNames !== undefined) this.#names.push(...newNames);
+      const batch = new Batch(
+        memory(), records, recordWords, pieces, pieceWords, text, firstToken,
+        this.#names, notices ?? [], this.#attempt,
+      );
+      return this.#pump.deliver(batch);
+    },
+    notify: (notice) => this.#notice(notice),
+  };
+
+  #notice(notice: Notice): void {
+    const { kind, ...info } = notice as Notice & Record<string, never>;
+    const options = this.#options;
+    if (options.debug === true) console.debug('[holdfast]', kind, info);
+    switch (kind) {
+      case 'stateChange': return this.#call(options.onStateChange, info as never);
+      case 'open':
+        this.#attempt = (info as unknown as { attempt: number }).attempt;
+        return this.#call(options.onOpen, { url: this.#shownUrl, ...info } as never);
+      case 'close': return this.#call(options.onClose, info as never);
+      case 'retry': return this.#call(options.onRetry, info as never);
+      case 'giveUp': return this.#call(options.onGiveUp, info as never);
+      case 'resumeAttempt': return this.#call(options.onResumeAttempt, info as never);
+      case 'duplicate': return this.#call(options.onDuplicate, info as never);
+      case 'outOfOrder': return this.#call(options.onOutOfOrder, info as never);
+      case 'gap': return this.#call(options.onGap, info as never);
+      case 'livenessFailure': return this.#call(options.onLivenessFailure, info as never);
+      case 'cannotResume': return this.#call(options.onCannotResume, info as never);
+      case 'error': {
+        const { code, message, status, willRetry } = info as unknown as ErrorNotice;
+        return this.#tellError(new SSEError(code, message, { willRetry, ...(status === undefined ? {} : { status }) }));
+      }
+    }
+  }
+
+  /** What the app is told as the URL: never what a function gave, which may hold a token. */
+  get #shownUrl(): string {
+    return typeof this.#url === 'function' ? '' : String(this.#url);
+  }
+
+  readonly #pumpHost: PumpHost = {
+    handle: (event) => {
+      this.#latest = event;
+      if (event.id !== undefined) this.#lastEventId = event.id;
+      const { onEvent } = this.#options;
+      if (onEvent === undefined) return undefined;
+      this.#enter();
+      try {
+        return onEvent(event as StreamEventOf<Map>);
+      } finally {
+        this.#leave();
+      }
+    },
+    tell: (kind, event) => {
+      this.#call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
+    },
+    notice: (notice) => this.#notice(notice),
+    failed: (error, event, tries) => {
+      const reaction = this.#options.onHandlerError ?? 'skip';
+      const message = `onEvent failed for event ${event.id ?? event.type}: ${error instanceof Error ? error.message : String(error)}`;
+      this.#tellError(new SSEError('handler_failed', message, { cause: error, event, willRetry: reaction === 'retry' }));
+      if (reaction === 'stop') this.stop();
+      if (reaction !== 'retry') return reaction;
+      return Math.min(HANDLER_RETRY_MS_MIN * 2 ** (tries - 1), HANDLER_RETRY_MS_MAX);
+    },
+    done: (token) => this.#core?.done(token),
+  };
+}
+
+/** Connects to an event stream at once and answers with its connector; the core is loaded behind it. */
+export function connectSSE<Map extends EventMap = EventMap>(
+  url: Fresh<string | URL>,
+  options: ConnectOptions<Map> = {},
+): SSEConnector<Map> {
+  const connector = new SSEConnector<Map>(url, options);
+  connector.connect();
+  return connector;
+}

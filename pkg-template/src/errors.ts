@@ -1,0 +1,55 @@
+// What goes wrong, with stable codes.
+
+/** Codes of errors. They do not change: an app may branch on them. */
+export type ErrorCode =
+  | 'invalid_option'
+  | 'invalid_url'
+  | 'http_status'
+  | 'auth_required'
+  | 'wrong_content_type'
+  | 'network_error'
+  | 'connect_timeout'
+  | 'no_first_byte'
+  | 'silence'
+  | 'line_too_long'
+  | 'event_too_large'
+  | 'storage_unavailable'
+  | 'handler_failed'
+  | 'gave_up'
+  | 'wasm_blocked'
+  | 'wasm_trap'
+  | 'cannot_resume';
+
+/** What `onError` gets. */
+export class SSEError extends Error {
+  override readonly name = 'SSEError';
+  /** Stable, to branch on. */
+  readonly code: ErrorCode;
+  /** The HTTP status, where there was one. */
+  readonly status: number | undefined;
+  /** Whether the connector goes on by itself. */
+  readonly willRetry: boolean;
+  /** The option that is wrong, for `invalid_option` and `invalid_url`. */
+  readonly option: string | undefined;
+  /** The event whose handler failed, for `handler_failed`. */
+  readonly event: unknown;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    more: { status?: number; willRetry?: boolean; option?: string; event?: unknown; cause?: unknown } = {},
+  ) {
+    super(message, more.cause === undefined ? undefined : { cause: more.cause });
+    this.code = code;
+    this.status = more.status;
+    this.willRetry = more.willRetry ?? false;
+    this.option = more.option;
+    this.event = more.event;
+  }
+}
+
+/** An error that nobody handles, as the platform reports such: never swallowed, never in our own stack. */
+export function reportUnhandled(error: unknown): void {
+  if (typeof reportError === 'function') reportError(error);
+  else queueMicrotask(() => { throw error; });
+}

@@ -1,0 +1,254 @@
+// Options and callbacks, exactly typed. Names and defaults are stable; the core checks values at run time.
+
+import type { SSEError } from './errors.js';
+import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
+
+/** A value, or a function that gives one, asked anew at each attempt; it may be asynchronous. */
+export type Fresh<T> = T | (() => T | Promise<T>);
+
+/** Where a connection stands. */
+export const ConnectionState = {
+  IDLE: 'idle',
+  CONNECTING: 'connecting',
+  OPEN: 'open',
+  RETRYING: 'retrying',
+  CLOSED: 'closed',
+} as const;
+export type ConnectionState = (typeof ConnectionState)[keyof typeof ConnectionState];
+
+/** Why it moved. */
+export const TransitionReason = {
+  CONNECT: 'connect',
+  ACCEPTED: 'accepted',
+  LOST: 'lost',
+  RETRY_DUE: 'retry_due',
+  RECONNECT: 'reconnect',
+  REFUSED: 'refused',
+  ENDED: 'ended',
+  GAVE_UP: 'gave_up',
+  STOP: 'stop',
+} as const;
+export type TransitionReason = (typeof TransitionReason)[keyof typeof TransitionReason];
+
+/** Why no further attempt is made. */
+export const GiveUpReason = {
+  MAX_ATTEMPTS_REACHED: 'max_attempts_reached',
+  MAX_RETRY_TIME_EXCEEDED: 'max_retry_time_exceeded',
+} as const;
+export type GiveUpReason = (typeof GiveUpReason)[keyof typeof GiveUpReason];
+
+/** What follows when the server cannot replay. */
+export const CannotResumeFallback = {
+  START_FRESH: 'start_fresh',
+  CLOSE: 'close',
+  CALLBACK: 'callback',
+} as const;
+export type CannotResumeFallback = (typeof CannotResumeFallback)[keyof typeof CannotResumeFallback];
+
+/** By what envelopes of a server with ids of its own are ordered. */
+export const OrderingRule = { SEQUENCE: 'SEQUENCE', NONE: 'NONE' } as const;
+export type OrderingRule = (typeof OrderingRule)[keyof typeof OrderingRule];
+
+/** What happens to a late event. */
+export const OutOfOrderPolicy = {
+  DROP: 'DROP',
+  DROP_WITH_CALLBACK: 'DROP_WITH_CALLBACK',
+  ACCEPT: 'ACCEPT',
+} as const;
+export type OutOfOrderPolicy = (typeof OutOfOrderPolicy)[keyof typeof OutOfOrderPolicy];
+
+/** When to try again; times in milliseconds. */
+export interface RetryPolicy {
+  /** Delay before the first retry; a `retry` field of the server replaces it. Default 1,000. */
+  baseDelayMs?: number;
+  /** Longest delay, unless the server asks for more with `Retry-After`. Default 30,000. */
+  maxDelayMs?: number;
+  /** Failed attempts in a row before giving up. Default Infinity. */
+  maxAttempts?: number;
+  /** Time since the stream was lost after which no attempt is made. Default Infinity. */
+  maxRetryTimeMs?: number;
+  /** Delays are spread by this share to either side, 0–1. Default 0.2. */
+  jitterPct?: number;
+  /** Growth from one delay to the next. Default 2. */
+  multiplier?: number;
+}
+
+export interface OpenInfo {
+  url: string;
+  /** Connections before this one. */
+  reconnectCount: number;
+  /** Failed attempts before this one. */
+  attempt: number;
+  /** The cursor that was sent. */
+  lastEventId?: string;
+}
+export interface CloseInfo {
+  /** `client_close`, `network_error`, `stream_ended`, `liveness_timeout`, `gap`, `server_shutdown`, an error's code … */
+  reason: string;
+  willReconnect: boolean;
+  /** Milliseconds until the next attempt. */
+  retryIn?: number;
+}
+export interface RetryInfo {
+  /** Number of the attempt, from 1, since the last healthy connection. */
+  attempt: number;
+  delayMs: number;
+  reason: string;
+}
+export interface GiveUpInfo {
+  reason: GiveUpReason;
+  attempts: number;
+  elapsedMs: number;
+}
+export interface DuplicateInfo {
+  eventId: string;
+  eventType: string;
+}
+export interface OutOfOrderInfo {
+  eventId?: string;
+  eventType: string;
+  lastSequence: number;
+  sequence: number;
+  dropped: boolean;
+}
+export interface GapInfo {
+  /** Id of the first missing event. */
+  firstMissing: string;
+  lastMissing: string;
+  count: number;
+}
+export interface LivenessFailureInfo {
+  failure: 'no_first_byte' | 'silence';
+  /** Milliseconds without a byte. */
+  silentMs: number;
+  /** Whether the connection was cut; otherwise this is a report only. */
+  cut: boolean;
+}
+export interface CannotResumeInfo {
+  code: string;
+  reason: string;
+  message: string;
+  requestedId?: string;
+  oldestAvailable?: string;
+  newestAvailable?: string;
+  /** How many events are missing, where it is known. */
+  missing?: number;
+}
+export interface StateChangeInfo {
+  from: ConnectionState;
+  to: ConnectionState;
+  reason: TransitionReason;
+}
+
+/** Everything that can be set. */
+export interface ConnectOptions<Map extends EventMap = EventMap> {
+  // Callbacks. What they throw is reported and changes nothing, but for onEvent: see onHandlerError.
+  /** Each event, once and in order. May return a promise: the next event waits for it, and so does the cursor. */
+  onEvent?: (event: StreamEventOf<Map>) => unknown;
+  onOpen?: (info: OpenInfo) => void;
+  onClose?: (info: CloseInfo) => void;
+  onError?: (error: SSEError) => void;
+  onRetry?: (info: RetryInfo) => void;
+  onGiveUp?: (info: GiveUpInfo) => void;
+  /** `system.heartbeat` events. */
+  onHeartbeat?: (event: StreamEvent) => void;
+  /** `control.*` and other `system.*` events. */
+  onControl?: (event: StreamEvent) => void;
+  onDuplicate?: (info: DuplicateInfo) => void;
+  onOutOfOrder?: (info: OutOfOrderInfo) => void;
+  /** Events are missing that the server does not have. */
+  onGap?: (info: GapInfo) => void;
+  onLivenessFailure?: (info: LivenessFailureInfo) => void;
+  /** The server can no longer replay from the cursor. */
+  onCannotResume?: (info: CannotResumeInfo) => void;
+  onResumeAttempt?: (info: { lastEventId: string }) => void;
+  onStateChange?: (info: StateChangeInfo) => void;
+
+  // Handling
+  /** What follows when onEvent throws or rejects: report and go on, report and call again, report and stop. Default 'skip'. */
+  onHandlerError?: 'skip' | 'retry' | 'stop';
+  /** Promises of onEvent that may be pending at once. Default 1, which keeps the order. */
+  handlerConcurrency?: number;
+
+  // Retry
+  retryPolicy?: RetryPolicy;
+  /** Default true. */
+  autoReconnect?: boolean;
+  /** How long a connection must be up before earlier failures are forgiven. Default 5,000 ms. */
+  stableAfterMs?: number;
+  /** How long the response head may take. Default 60,000 ms. */
+  timeout?: number;
+
+  // Resume
+  /** Keep the cursor in localStorage, so that a reload resumes. Default false. */
+  persistLastEventId?: boolean;
+  /** Name of the stored cursor. Default: origin and path of the URL, never its query. */
+  persistKey?: string;
+  /** Default 'start_fresh'. */
+  cannotResumeFallback?: CannotResumeFallback;
+
+  // Liveness
+  /** Default true. */
+  enableLivenessCheck?: boolean;
+  /** Default 30,000; at least 2.5 heartbeat intervals that the server announced. */
+  livenessTimeoutMs?: number;
+  /** Default 5,000. */
+  livenessGracePeriodMs?: number;
+
+  // Dedupe and order, for servers with ids of their own
+  /** Default true. */
+  enableDedupe?: boolean;
+  /** Default 1,000. */
+  dedupeMaxSize?: number;
+  /** Default 0: without end. */
+  dedupeTtlMs?: number;
+  /** Default true. */
+  enableOrdering?: boolean;
+  /** Default 'SEQUENCE'. */
+  orderingRule?: OrderingRule;
+  /** Default 'DROP_WITH_CALLBACK'. */
+  outOfOrderPolicy?: OutOfOrderPolicy;
+
+  // Limits
+  /** Default 4 MiB. */
+  maxLineBytes?: number;
+  /** Default 4 MiB. */
+  maxEventBytes?: number;
+
+  // Request
+  /** Asked anew at each attempt where it is a function. */
+  headers?: Fresh<HeadersInit>;
+  /** Sent as `X-Trace-ID`. */
+  traceId?: string;
+  credentials?: RequestCredentials;
+  /** Send the cursor in this query parameter instead of the `Last-Event-ID` header: across origins it saves the preflight. */
+  lastEventIdParam?: string;
+  /** In place of the global fetch. */
+  fetch?: typeof fetch;
+
+  /** Log what happens to the console. Default false. */
+  debug?: boolean;
+}
+
+/** Counters since the connector was made. */
+export interface Stats {
+  /** Events that came, duplicates and late ones included. */
+  eventsReceived: number;
+  /** Events that were handed to onEvent. */
+  eventsDelivered: number;
+  duplicatesIgnored: number;
+  outOfOrder: number;
+  /** Events that the server could not give, where their number is known. */
+  eventsMissing: number;
+  heartbeats: number;
+  reconnectCount: number;
+  connectionsOpened: number;
+  livenessFailures: number;
+  bytesReceived: number;
+  clockRegressions: number;
+  /** Milliseconds from the making of the latest event to its arrival; undefined before one that says when it was made. */
+  lag: number | undefined;
+  state: ConnectionState;
+  /** The cursor: everything up to this id is processed. */
+  lastEventId: string;
+}

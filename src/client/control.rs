@@ -1,0 +1,87 @@
+//! Reads the control events of our server: what `control.open` announces, and what cannot be resumed.
+
+use super::notice::Notice;
+use crate::wire::{Position, control, envelope, json};
+
+/// What `control.open` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Announcement {
+    /// The server speaks our protocol: its ids are positions.
+    pub(crate) ours: bool,
+    pub(crate) heartbeat_interval_ms: Option<u64>,
+    /// The id after which this stream begins.
+    pub(crate) position: Option<Position>,
+    /// Whether a hole can be fetched by resuming from before it.
+    pub(crate) replayable: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ControlEvent {
+    Open(Announcement),
+    Heartbeat { interval_ms: Option<u64> },
+    CannotResume { notice: Notice, position: Option<Position>, missing: Option<u64> },
+    Close { reason: String },
+    Other,
+}
+
+/// Reads a control event; what is missing or ill-formed in it is left out, never an error.
+pub(crate) fn read(name: &str, data: &str) -> ControlEvent {
+    let payload = envelope::scan(data).and_then(|envelope| envelope.payload).unwrap_or("");
+    match name {
+        control::OPEN => ControlEvent::Open(announcement(payload)),
+        control::HEARTBEAT => ControlEvent::Heartbeat { interval_ms: interval(payload, "interval_ms") },
+        control::CANNOT_RESUME => cannot_resume(payload),
+        control::CLOSE => ControlEvent::Close { reason: text(payload, "reason").unwrap_or_default() },
+        _ => ControlEvent::Other,
+    }
+}
+
+fn announcement(payload: &str) -> Announcement {
+    Announcement {
+        ours: text(payload, "protocol").as_deref() == Some(control::PROTOCOL),
+        heartbeat_interval_ms: interval(payload, "heartbeat_interval"),
+        position: position(payload),
+        replayable: field(payload, "replayable") == Some("true"),
+    }
+}
+
+fn cannot_resume(payload: &str) -> ControlEvent {
+    let missing = field(payload, "missing").and_then(json::unsigned);
+    ControlEvent::CannotResume {
+        notice: Notice::CannotResume {
+            code: text(payload, "code").unwrap_or_else(|| "event_not_found".to_owned()),
+            reason: text(payload, "reason").unwrap_or_else(|| "events_expired".to_owned()),
+            message: text(payload, "message")
+                .unwrap_or_else(|| "the server can no longer replay from this id".to_owned()),
+            requested_id: text(payload, "requestedId"),
+            oldest_available: text(payload, "oldestAvailable"),
+            newest_available: text(payload, "newestAvailable"),
+            missing,
+        },
+        position: position(payload),
+        missing,
+    }
+}
+
+fn position(payload: &str) -> Option<Position> {
+    text(payload, "position")?.parse().ok()
+}
+
+/// No interval of a day or more is believed: it would switch the watch over the stream off.
+fn interval(payload: &str, key: &str) -> Option<u64> {
+    field(payload, key).and_then(json::unsigned).filter(|ms| (1..86_400_000).contains(ms))
+}
+
+fn text(payload: &str, key: &str) -> Option<String> {
+    field(payload, key).and_then(json::plain_string).map(str::to_owned)
+}
+
+fn field<'a>(payload: &'a str, key: &str) -> Option<&'a str> {
+    let mut found = None;
+    json::object_fields(payload, |name, value| {
+        if name == key {
+            found = Some(value);
+        }
+    });
+    found
+}

@@ -1,0 +1,328 @@
+//! The way of one event from the parser to the batch: control events are read, repeats dropped, the order
+//! kept, and the ledger told.
+
+use super::batch::{Batch, Kind};
+use super::config::{CannotResumeFallback, Config, OrderingConfig};
+use super::control::{self, Announcement, ControlEvent};
+use super::dedupe::DedupeWindow;
+use super::ledger::Ledger;
+use super::liveness::Liveness;
+use super::notice::Notice;
+use super::ordering::{OrderingGuard, OutOfOrderPolicy};
+use super::sequencer::{HeldEvent, Place, Sequencer};
+use super::stats::Stats;
+use crate::wire::{self, EventRef, Position, Sink};
+
+/// What a chunk asks the machine to do, beside delivering.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) server_retry_ms: Option<u64>,
+    /// The server said why it will close.
+    pub(crate) close_reason: Option<String>,
+    /// The cursor cannot be resumed, and the app chose to close then.
+    pub(crate) close: bool,
+    /// A hole must be fetched now: what follows it is dropped.
+    pub(crate) refetch: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Intake {
+    pub(crate) batch: Batch,
+    pub(crate) ledger: Ledger,
+    pub(crate) liveness: Liveness,
+    pub(crate) stats: Stats,
+    pub(crate) effects: Effects,
+    now_ms: u64,
+    dedupe: Option<DedupeWindow>,
+    guard: OrderingGuard,
+    sequencer: Option<Sequencer>,
+    /// The present connection announced our protocol.
+    announced: bool,
+    replayable: bool,
+    ordering: OrderingConfig,
+    fallback: CannotResumeFallback,
+    report_duplicates: bool,
+}
+
+impl Intake {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            batch: Batch::new(config.names_max),
+            ledger: Ledger::new(config.done_ids_max),
+            liveness: Liveness::new(config.liveness),
+            stats: Stats::default(),
+            effects: Effects::default(),
+            now_ms: 0,
+            dedupe: config.dedupe.map(DedupeWindow::new),
+            guard: OrderingGuard::new(config.ordering),
+            sequencer: None,
+            announced: false,
+            replayable: false,
+            ordering: config.ordering,
+            fallback: config.cannot_resume,
+            report_duplicates: config.report_duplicates,
+        }
+    }
+
+    /// A connection opened: whose ids these are is open until the server announces itself.
+    pub(crate) fn opened(&mut self, now_ms: u64) {
+        self.effects = Effects::default();
+        self.announced = false;
+        self.guard.opened();
+        self.liveness.opened(now_ms);
+    }
+
+    /// A connection ended: early events come again with the next one.
+    pub(crate) fn closed(&mut self) {
+        if let Some(sequencer) = &mut self.sequencer {
+            sequencer.drop_held();
+        }
+    }
+
+    /// Starts a new batch.
+    pub(crate) fn begin(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.batch.clear(self.ledger.next_token());
+    }
+
+    /// Whether early events wait for a missing one.
+    pub(crate) fn has_hole(&self) -> bool {
+        self.announced && self.sequencer.as_ref().is_some_and(Sequencer::has_held)
+    }
+
+    /// Whether the hole can be fetched by resuming from before it; true once for each hole.
+    pub(crate) fn refetch_hole(&mut self) -> bool {
+        self.replayable && self.sequencer.as_mut().is_some_and(Sequencer::refetch)
+    }
+
+    /// The server does not have what is missing: says so, and goes on behind the hole.
+    pub(crate) fn give_up_hole(&mut self) {
+        let Some(missing) = self.sequencer.as_mut().and_then(Sequencer::give_up_hole) else { return };
+        if missing.first <= missing.last {
+            let count = missing.last - missing.first + 1;
+            self.stats.events_missing = self.stats.events_missing.saturating_add(count);
+            let id = |sequence| Position { epoch: missing.epoch.clone(), sequence }.to_string();
+            self.notice(Notice::Gap {
+                first_missing: id(missing.first),
+                last_missing: id(missing.last),
+                count,
+            });
+        }
+        self.release_held();
+    }
+
+    /// The app was never given what came after `token`: its replay must get through.
+    pub(crate) fn give_back_after(&mut self, token: u64) {
+        let dedupe = &mut self.dedupe;
+        let discarded = self.ledger.discard_after(token, |id| {
+            if let Some(dedupe) = dedupe {
+                dedupe.forget(id);
+            }
+        });
+        if discarded > 0 {
+            self.guard.reset();
+        }
+        // The next announcement tells where the stream begins.
+        self.sequencer = None;
+        self.announced = false;
+    }
+
+    /// Forgets the cursor and everything that hangs on it.
+    pub(crate) fn clear_cursor(&mut self) {
+        self.ledger.clear();
+        self.sequencer = None;
+        self.announced = false;
+    }
+
+    fn deliver(&mut self, name: &str, data: &str, id: Option<&str>) {
+        if id.is_some_and(|id| self.ledger.take_done_before(id)) {
+            self.stats.duplicates_ignored += 1;
+            self.move_cursor(id.unwrap_or(""));
+            return;
+        }
+        self.stats.events_delivered += 1;
+        self.batch.push(Kind::Event, name, data, id);
+        self.ledger.accept(id);
+    }
+
+    fn move_cursor(&mut self, id: &str) {
+        self.batch.push(Kind::Cursor, "", "", Some(id));
+        self.ledger.accept(Some(id));
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.batch.push_notice(notice);
+        self.ledger.accept(None);
+    }
+
+    fn duplicate(&mut self, id: &str, name: &str) {
+        self.stats.duplicates_ignored += 1;
+        if self.report_duplicates {
+            self.notice(Notice::Duplicate { event_id: id.to_owned(), event_type: name.to_owned() });
+        }
+    }
+
+    /// An event of our own server, whose id is a position.
+    fn numbered(&mut self, event: EventRef<'_>, epoch: &str, sequence: u64) {
+        // Ends: each turn either places the event, holds it, or gives up one of the finitely many holes.
+        while let Some(sequencer) = &mut self.sequencer {
+            match sequencer.place(epoch, sequence) {
+                Place::Next => {
+                    self.deliver(event.name, event.data, Some(event.last_event_id));
+                    self.release_held();
+                    return;
+                }
+                Place::Repeat => {
+                    self.duplicate(event.last_event_id, event.name);
+                    return;
+                }
+                Place::Early => {}
+            }
+            let held = HeldEvent {
+                name: event.name.into(),
+                data: event.data.into(),
+                id: event.last_event_id.into(),
+            };
+            if sequencer.hold(epoch, sequence, held) {
+                return;
+            }
+            if self.replayable && sequencer.refetch() {
+                self.effects.refetch = true;
+                return;
+            }
+            if !sequencer.has_held() {
+                // Larger than all that may be held: it stands for its own hole.
+                sequencer.move_to(Position { epoch: epoch.to_owned(), sequence: sequence - 1 });
+                continue;
+            }
+            self.give_up_hole();
+        }
+    }
+
+    fn release_held(&mut self) {
+        while let Some(event) = self.sequencer.as_mut().and_then(Sequencer::release) {
+            self.deliver(&event.name, &event.data, Some(&event.id));
+        }
+    }
+
+    /// An event of a server whose ids mean nothing to us.
+    fn opaque(&mut self, event: EventRef<'_>) {
+        let id = event.own_id.then_some(event.last_event_id);
+        if let (Some(dedupe), Some(id)) = (&mut self.dedupe, id.filter(|id| !id.is_empty()))
+            && dedupe.is_repeat(self.now_ms, id, event.name, event.data)
+        {
+            self.duplicate(id, event.name);
+            return;
+        }
+        if let Some(late) = self.guard.check(event.data) {
+            let policy = self.guard.policy();
+            let dropped = policy != OutOfOrderPolicy::Accept;
+            self.stats.out_of_order += 1;
+            if policy != OutOfOrderPolicy::Drop {
+                self.notice(Notice::OutOfOrder {
+                    event_id: id.map(str::to_owned),
+                    event_type: event.name.to_owned(),
+                    last_sequence: late.last_sequence,
+                    sequence: late.sequence,
+                    dropped,
+                });
+            }
+            if dropped {
+                return;
+            }
+        }
+        self.deliver(event.name, event.data, id);
+    }
+
+    fn control(&mut self, event: EventRef<'_>) {
+        let kind = if event.name == wire::control::HEARTBEAT { Kind::Heartbeat } else { Kind::Control };
+        // Whatever id it may carry is not one that can be resumed from.
+        self.batch.push(kind, event.name, event.data, None);
+        self.ledger.accept(None);
+        match control::read(event.name, event.data) {
+            ControlEvent::Open(announcement) => self.announce(announcement),
+            ControlEvent::Heartbeat { interval_ms } => {
+                self.stats.heartbeats += 1;
+                self.liveness.beat(interval_ms);
+            }
+            ControlEvent::CannotResume { notice, position, missing } => {
+                self.stats.events_missing = self.stats.events_missing.saturating_add(missing.unwrap_or(0));
+                self.notice(notice);
+                if self.fallback == CannotResumeFallback::Close {
+                    self.effects.close = true;
+                    return;
+                }
+                // The app has been told: from here on the old cursor would only be refused again.
+                self.move_cursor(&position.as_ref().map(Position::to_string).unwrap_or_default());
+                self.place_at(position);
+            }
+            ControlEvent::Close { reason } => self.effects.close_reason = Some(reason),
+            ControlEvent::Other => {}
+        }
+    }
+
+    fn announce(&mut self, announcement: Announcement) {
+        self.liveness.beat(announcement.heartbeat_interval_ms);
+        if !announcement.ours {
+            return;
+        }
+        self.replayable = announcement.replayable;
+        if let Some(position) = &announcement.position
+            && self.ledger.accepted().is_empty()
+        {
+            // A fresh client resumes from where its stream began, even if no event came before a cut.
+            self.move_cursor(&position.to_string());
+        }
+        self.announced = announcement.position.is_some();
+        self.place_at(announcement.position);
+    }
+
+    fn place_at(&mut self, position: Option<Position>) {
+        match (position, &mut self.sequencer) {
+            (None, sequencer) => *sequencer = None,
+            (Some(position), Some(sequencer)) => sequencer.move_to(position),
+            (Some(position), None) => self.sequencer = Some(Sequencer::new(self.ordering, position)),
+        }
+    }
+}
+
+impl Sink for Intake {
+    fn event(&mut self, event: EventRef<'_>) {
+        if self.effects.refetch || self.effects.close {
+            return;
+        }
+        if wire::control::is_reserved(event.name) {
+            self.control(event);
+            return;
+        }
+        self.stats.events_received += 1;
+        if self.announced
+            && event.own_id
+            && let Some((epoch, sequence)) = Position::split(event.last_event_id)
+        {
+            self.numbered(event, epoch, sequence);
+        } else {
+            self.opaque(event);
+        }
+    }
+
+    fn id_only(&mut self, last_event_id: &str) {
+        if self.effects.refetch || self.effects.close {
+            return;
+        }
+        if self.announced
+            && let Ok(position) = last_event_id.parse()
+        {
+            self.place_at(Some(position));
+        }
+        self.move_cursor(last_event_id);
+    }
+
+    fn retry(&mut self, ms: u64) {
+        self.effects.server_retry_ms = Some(ms);
+    }
+
+    fn comment(&mut self) {
+        self.liveness.beat(None);
+    }
+}

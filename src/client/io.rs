@@ -1,0 +1,93 @@
+//! What goes into the machine and what comes out of it.
+
+use super::ledger::StoredRecord;
+use super::notice::{Code, Notice};
+use super::response::Head;
+
+/// Names one request; answers to an earlier one are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u32);
+
+/// A request to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its answers carry this id.
+    pub id: RequestId,
+    /// Failed attempts since the last healthy connection.
+    pub attempt: u32,
+    /// To be sent as `Last-Event-ID`, where it is not empty.
+    pub last_event_id: String,
+}
+
+/// Why a request failed below HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransportError {
+    /// What the app sees.
+    pub code: Code,
+    /// A sentence a person can act on.
+    pub message: String,
+    /// Whether another attempt can help.
+    pub retry: bool,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The app wants a connection.
+    Connect,
+    /// The answer to [`Output::Restore`].
+    Restored(Option<StoredRecord>),
+    /// A response began.
+    Head(RequestId, Head),
+    /// Bytes of its body.
+    Bytes(RequestId, &'a [u8]),
+    /// Its body ended cleanly.
+    End(RequestId),
+    /// The request, or its body, failed.
+    Failed(RequestId, TransportError),
+    /// The time of [`Output::Wait`] may have come.
+    Timer,
+    /// The app has finished everything up to this token, within the task in which it was delivered.
+    Processed(u64),
+    /// The app has finished this one, later.
+    Done(u64),
+    /// The page may end now: what is unsaved is to be saved.
+    Flush,
+    /// The network is back.
+    Online,
+    /// The network is gone.
+    Offline,
+    /// The page was frozen or asleep: its sockets may be dead without a sign.
+    Awake,
+    /// The app stops the stream; records behind this token were never given to it.
+    Stop {
+        /// The last record that the app was given.
+        started: u64,
+    },
+    /// The app wants a new connection at once; records behind this token were never given to it.
+    Reconnect {
+        /// The last record that the app was given.
+        started: u64,
+    },
+    /// The app forgets the stream's past (a logout).
+    ClearCursor,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Load the stored record, answer with [`Input::Restored`].
+    Restore,
+    /// Make this request.
+    Request(Request),
+    /// Give this request up.
+    Abort(RequestId),
+    /// Hand [`Client::batch`](super::Client::batch) to the app.
+    Deliver,
+    /// Store this.
+    Commit(StoredRecord),
+    /// Tell the app.
+    Notify(Notice),
+    /// Nothing more now; come back at this time.
+    Wait(Option<u64>),
+}

@@ -1,0 +1,287 @@
+//! What the app has been given and what it has finished: the cursor moves with the latter.
+//!
+//! Two ids are kept apart. *Accepted* is the last event that entered the queue; within this client a reconnect
+//! resumes from there, since the queue survives it. *Processed* is the last event before the oldest unfinished
+//! one; only that is ever stored. A stored window of ids that had merely arrived would swallow the replay of
+//! what was never processed.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+/// What outlives the page: the cursor, and the ids processed beyond it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredRecord {
+    /// The last event ID up to which everything is processed; may be empty.
+    pub cursor: String,
+    /// Ids processed beyond the cursor, while an earlier event was unfinished.
+    #[serde(default)]
+    pub done: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    accepted: String,
+    processed: String,
+    /// Unfinished records and finished ones behind them, oldest first.
+    entries: VecDeque<Entry>,
+    /// Token of the oldest entry, or of the next one if there is none.
+    first_token: u64,
+    /// Ids of the entries, one after another.
+    ids: String,
+    /// Bytes already cut off the front of `ids`.
+    ids_cut: usize,
+    /// Ids that an earlier page processed beyond the cursor.
+    done_before: Vec<String>,
+    done_ids_max: usize,
+    changed: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Where the id of this record stands in `ids`, counted with what was cut off.
+    start: usize,
+    end: usize,
+    moves_cursor: bool,
+    done: bool,
+}
+
+impl Ledger {
+    pub(crate) fn new(done_ids_max: usize) -> Self {
+        Self {
+            accepted: String::new(),
+            processed: String::new(),
+            entries: VecDeque::new(),
+            first_token: 1,
+            ids: String::new(),
+            ids_cut: 0,
+            done_before: Vec::new(),
+            done_ids_max,
+            changed: false,
+        }
+    }
+
+    /// Takes over what an earlier page stored.
+    pub(crate) fn restore(&mut self, record: StoredRecord) {
+        self.accepted.clone_from(&record.cursor);
+        self.processed = record.cursor;
+        self.done_before = record.done;
+        self.done_before.truncate(self.done_ids_max);
+    }
+
+    /// The cursor to resume from within this client.
+    pub(crate) fn accepted(&self) -> &str {
+        &self.accepted
+    }
+
+    /// The cursor that is stored.
+    pub(crate) fn processed(&self) -> &str {
+        &self.processed
+    }
+
+    pub(crate) fn next_token(&self) -> u64 {
+        self.first_token + self.entries.len() as u64
+    }
+
+    /// Whether everything accepted is finished.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether an earlier page processed this id already; asked once, then forgotten.
+    pub(crate) fn take_done_before(&mut self, id: &str) -> bool {
+        if self.done_before.is_empty() {
+            return false;
+        }
+        let found = self.done_before.iter().position(|done| done == id);
+        found.map(|at| self.done_before.swap_remove(at)).is_some()
+    }
+
+    /// One more record; `id` where it moves the cursor (an empty one clears it).
+    pub(crate) fn accept(&mut self, id: Option<&str>) {
+        let start = self.ids_cut + self.ids.len();
+        if let Some(id) = id {
+            self.ids.push_str(id);
+            self.accepted.clear();
+            self.accepted.push_str(id);
+        }
+        let end = self.ids_cut + self.ids.len();
+        self.entries.push_back(Entry { start, end, moves_cursor: id.is_some(), done: false });
+    }
+
+    /// Everything up to `token` is finished.
+    pub(crate) fn processed_up_to(&mut self, token: u64) {
+        while self.first_token <= token && !self.entries.is_empty() {
+            self.pop_front();
+        }
+        self.compact();
+    }
+
+    /// One record is finished, perhaps before earlier ones.
+    pub(crate) fn done(&mut self, token: u64) {
+        let entry = token.checked_sub(self.first_token).and_then(|at| self.entries.get_mut(at as usize));
+        let Some(entry) = entry else { return };
+        self.changed |= !entry.done;
+        entry.done = true;
+        while self.entries.front().is_some_and(|entry| entry.done) {
+            self.pop_front();
+        }
+        self.compact();
+    }
+
+    /// Gives back the records behind `token`, which the app was never given; `forget` hears each id.
+    /// Answers how many.
+    pub(crate) fn discard_after(&mut self, token: u64, mut forget: impl FnMut(&str)) -> usize {
+        let keep = token.saturating_add(1).saturating_sub(self.first_token) as usize;
+        let discarded = self.entries.len().saturating_sub(keep);
+        for entry in self.entries.range(self.entries.len() - discarded..) {
+            if entry.moves_cursor {
+                forget(&self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut]);
+            }
+        }
+        self.entries.truncate(self.entries.len() - discarded);
+        if discarded > 0 {
+            let last = self.entries.iter().rev().find(|entry| entry.moves_cursor);
+            self.accepted = match last {
+                Some(entry) => self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut].to_owned(),
+                None => self.processed.clone(),
+            };
+        }
+        discarded
+    }
+
+    /// Forgets everything, the cursor too.
+    pub(crate) fn clear(&mut self) {
+        self.processed_up_to(u64::MAX);
+        self.accepted.clear();
+        self.processed.clear();
+        self.done_before.clear();
+        self.changed = true;
+    }
+
+    /// Whether there is something new to store.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// What is to be stored now.
+    pub(crate) fn take_record(&mut self) -> StoredRecord {
+        self.changed = false;
+        let beyond = self.entries.iter().filter(|entry| entry.done && entry.moves_cursor);
+        let done = beyond
+            .map(|entry| self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut].to_owned())
+            .chain(self.done_before.iter().cloned())
+            .take(self.done_ids_max)
+            .collect();
+        StoredRecord { cursor: self.processed.clone(), done }
+    }
+
+    fn pop_front(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.first_token += 1;
+        if entry.moves_cursor {
+            self.processed.clear();
+            self.processed.push_str(&self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut]);
+            self.changed = true;
+        }
+    }
+
+    /// Gives the ids of finished records back, without moving the rest each time.
+    fn compact(&mut self) {
+        let Some(first) = self.entries.front() else {
+            self.ids.clear();
+            self.ids_cut = 0;
+            return;
+        };
+        let dead = first.start - self.ids_cut;
+        if dead > (16 << 10) && dead > self.ids.len() / 2 {
+            self.ids.drain(..dead);
+            self.ids_cut += dead;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(cursor: &str, done: &[&str]) -> StoredRecord {
+        StoredRecord { cursor: cursor.to_owned(), done: done.iter().map(|id| (*id).to_owned()).collect() }
+    }
+
+    #[test]
+    fn the_cursor_stays_behind_the_oldest_unfinished_event() {
+        let mut ledger = Ledger::new(10);
+        for id in ["1", "2", "3", "4"] {
+            ledger.accept(Some(id));
+        }
+        assert_eq!(ledger.take_record(), record("", &[]));
+        ledger.done(3);
+        assert_eq!(ledger.take_record(), record("", &["3"]));
+        ledger.done(1);
+        assert_eq!(ledger.take_record(), record("1", &["3"]));
+        ledger.done(2);
+        assert_eq!(ledger.take_record(), record("3", &[]));
+        ledger.done(2);
+        ledger.done(99);
+        assert!(!ledger.is_changed(), "repeated and unknown tokens do nothing");
+        ledger.processed_up_to(4);
+        assert!(ledger.is_drained());
+        assert_eq!(ledger.take_record(), record("4", &[]));
+    }
+
+    #[test]
+    fn events_without_an_id_do_not_move_the_cursor_and_an_empty_id_clears_it() {
+        let mut ledger = Ledger::new(10);
+        ledger.accept(Some("1"));
+        ledger.accept(None);
+        ledger.accept(Some(""));
+        ledger.processed_up_to(2);
+        assert_eq!((ledger.processed(), ledger.accepted()), ("1", ""));
+        ledger.take_record();
+        ledger.processed_up_to(3);
+        assert_eq!(ledger.processed(), "");
+        assert!(ledger.is_changed());
+    }
+
+    #[test]
+    fn what_was_given_back_is_asked_for_again() {
+        let mut ledger = Ledger::new(10);
+        for id in ["1", "2", "3"] {
+            ledger.accept(Some(id));
+        }
+        let mut forgotten = Vec::new();
+        assert_eq!(ledger.discard_after(2, |id| forgotten.push(id.to_owned())), 1);
+        assert_eq!(
+            (forgotten, ledger.accepted()),
+            (vec!["3".to_owned()], "2"),
+            "the second is still in the app's hands"
+        );
+        assert_eq!(ledger.discard_after(0, |_| {}), 2);
+        assert_eq!(ledger.accepted(), "", "back to what is processed");
+        assert_eq!(ledger.next_token(), 1);
+    }
+
+    #[test]
+    fn a_long_queue_does_not_keep_the_ids_of_finished_events() {
+        let mut ledger = Ledger::new(10);
+        for index in 0..100_000_u64 {
+            ledger.accept(Some(&format!("id-{index}")));
+            if index >= 10 {
+                ledger.done(index - 9);
+            }
+        }
+        assert_eq!(ledger.processed(), "id-99989");
+        assert!(ledger.ids.len() < 64 << 10, "{} bytes", ledger.ids.len());
+    }
+
+    #[test]
+    fn ids_of_an_earlier_page_are_skipped_once() {
+        let mut ledger = Ledger::new(2);
+        ledger.restore(record("1", &["3", "5", "7"]));
+        assert!(ledger.take_done_before("3"));
+        assert!(!ledger.take_done_before("3"));
+        assert!(!ledger.take_done_before("7"), "beyond the bound");
+        assert_eq!(ledger.take_record(), record("1", &["5"]));
+    }
+}

@@ -1,0 +1,221 @@
+//! What the app is told beside its events: one variant for each callback, and the stable codes of errors.
+
+use serde::Serialize;
+
+use super::state::{State, TransitionReason};
+use crate::wire::ParseError;
+
+/// Codes of errors. They are part of the API: an app may branch on them, and they do not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// An option is unknown, ill-typed or out of its range.
+    InvalidOption,
+    /// The URL cannot be parsed, or is not one of http or https.
+    InvalidUrl,
+    /// A status that is not a stream.
+    HttpStatus,
+    /// 401 or 403, and no fresh credentials.
+    AuthRequired,
+    /// A 200 that is not `text/event-stream`.
+    WrongContentType,
+    /// The request failed below HTTP.
+    NetworkError,
+    /// No response head in time.
+    ConnectTimeout,
+    /// A response head, but no bytes: a buffering proxy.
+    NoFirstByte,
+    /// A stream that used to beat fell silent.
+    Silence,
+    /// A line over the limit.
+    LineTooLong,
+    /// An event over the limit.
+    EventTooLarge,
+    /// The cursor cannot be stored, or what is stored cannot be read.
+    StorageUnavailable,
+    /// The retry policy allows no further attempt.
+    GaveUp,
+    /// The server cannot replay from the cursor.
+    CannotResume,
+}
+
+impl Code {
+    /// The code as an app sees it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidOption => "invalid_option",
+            Self::InvalidUrl => "invalid_url",
+            Self::HttpStatus => "http_status",
+            Self::AuthRequired => "auth_required",
+            Self::WrongContentType => "wrong_content_type",
+            Self::NetworkError => "network_error",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::NoFirstByte => "no_first_byte",
+            Self::Silence => "silence",
+            Self::LineTooLong => "line_too_long",
+            Self::EventTooLarge => "event_too_large",
+            Self::StorageUnavailable => "storage_unavailable",
+            Self::GaveUp => "gave_up",
+            Self::CannotResume => "cannot_resume",
+        }
+    }
+}
+
+/// Why no further attempt is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GiveUpReason {
+    /// `max_attempts` failed in a row.
+    MaxAttemptsReached,
+    /// `max_retry_time_ms` has passed since the stream was lost.
+    MaxRetryTimeExceeded,
+    /// Reconnecting is switched off.
+    IntentionalDisconnect,
+}
+
+/// In which way a stream seems dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LivenessKind {
+    /// Headers came, bytes did not.
+    NoFirstByte,
+    /// Bytes came, then no more.
+    Silence,
+}
+
+/// Something the app is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Notice {
+    /// The state changed.
+    StateChange {
+        /// Before.
+        from: State,
+        /// Now.
+        to: State,
+        /// Why.
+        reason: TransitionReason,
+    },
+    /// The stream is open.
+    Open {
+        /// How many connections were open before this one.
+        reconnect_count: u32,
+        /// Failed attempts before this one.
+        attempt: u32,
+        /// The cursor that was sent, if any.
+        last_event_id: Option<String>,
+    },
+    /// The stream, or the attempt at one, ended.
+    Close {
+        /// A `DisconnectReason`.
+        reason: String,
+        /// Whether another attempt follows.
+        will_reconnect: bool,
+        /// Milliseconds until then.
+        retry_in: Option<u64>,
+    },
+    /// Something failed.
+    Error {
+        /// Stable code.
+        code: Code,
+        /// A sentence a person can act on.
+        message: String,
+        /// The HTTP status, where there was one.
+        status: Option<u16>,
+        /// Whether another attempt follows.
+        will_retry: bool,
+    },
+    /// Another attempt is scheduled.
+    Retry {
+        /// Its number, from 1, since the last healthy connection.
+        attempt: u32,
+        /// Milliseconds until it is made.
+        delay_ms: u64,
+        /// Why the last one ended.
+        reason: String,
+    },
+    /// No further attempt is made.
+    GiveUp {
+        /// Why.
+        reason: GiveUpReason,
+        /// Failed attempts.
+        attempts: u32,
+        /// Time since the stream was lost.
+        elapsed_ms: u64,
+    },
+    /// A request carries a cursor.
+    ResumeAttempt {
+        /// The cursor.
+        last_event_id: String,
+    },
+    /// An event came again and was dropped.
+    Duplicate {
+        /// Its id.
+        event_id: String,
+        /// Its name.
+        event_type: String,
+    },
+    /// An event came late.
+    OutOfOrder {
+        /// Its id, where it had one.
+        event_id: Option<String>,
+        /// Its name.
+        event_type: String,
+        /// The sequence that came before it.
+        last_sequence: u64,
+        /// Its own, lower one.
+        sequence: u64,
+        /// Whether it was dropped.
+        dropped: bool,
+    },
+    /// Events are missing and the server does not have them.
+    Gap {
+        /// Id of the first missing event.
+        first_missing: String,
+        /// Id of the last missing event.
+        last_missing: String,
+        /// How many.
+        count: u64,
+    },
+    /// The stream seems dead.
+    LivenessFailure {
+        /// In which way.
+        failure: LivenessKind,
+        /// Milliseconds without a byte.
+        silent_ms: u64,
+        /// Whether the connection was cut for it.
+        cut: bool,
+    },
+    /// The server cannot replay from the cursor; what is missing stays missing.
+    CannotResume {
+        /// The server's code (`event_not_found`, `buffer_expired`, …).
+        code: String,
+        /// The server's reason (`events_expired`, …).
+        reason: String,
+        /// The server's sentence.
+        message: String,
+        /// The cursor that was asked for.
+        requested_id: Option<String>,
+        /// Oldest event that the server still has.
+        oldest_available: Option<String>,
+        /// Newest event that the server has.
+        newest_available: Option<String>,
+        /// How many events are missing, where it is known.
+        missing: Option<u64>,
+    },
+}
+
+/// The code of a parser's error, and a sentence a person can act on.
+pub(crate) fn describe_parse_error(error: ParseError) -> (Code, String) {
+    let (code, option) = match error {
+        ParseError::LineTooLong(_) => (Code::LineTooLong, "maxLineBytes"),
+        ParseError::EventTooLarge(_) => (Code::EventTooLarge, "maxEventBytes"),
+    };
+    (
+        code,
+        format!(
+            "{error}; the cursor stays before it. Raise {option}, or let the server send less, then connect()"
+        ),
+    )
+}

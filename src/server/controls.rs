@@ -1,0 +1,44 @@
+//! Writes what the server says about a stream: control events and heartbeats, as envelopes without `id:` line.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::clock;
+use crate::wire::{control, encode};
+
+/// One control event.
+pub(crate) fn event(name: &str, payload: &Value) -> Bytes {
+    let envelope = json!({
+        "event_id": clock::event_id(),
+        "type": name,
+        "ts": clock::iso(clock::unix_ms()),
+        "payload": payload,
+    });
+    let mut out = Vec::new();
+    // The names are our own and hold no line end; an event that cannot be written is left out.
+    let _ = encode::event(&mut out, Some(name), None, &envelope.to_string());
+    out.into()
+}
+
+/// The reconnection time.
+pub(crate) fn retry(ms: u64) -> Bytes {
+    let mut out = Vec::new();
+    encode::retry(&mut out, ms);
+    out.into()
+}
+
+pub(crate) fn heartbeat(interval_ms: u64, connection_id: &str) -> Bytes {
+    let server_time = clock::iso(clock::unix_ms());
+    event(
+        control::HEARTBEAT,
+        &json!({ "server_time": server_time, "interval_ms": interval_ms, "connection_id": connection_id }),
+    )
+}
+
+pub(crate) fn close(reason: &str) -> Bytes {
+    event(control::CLOSE, &json!({ "reason": reason }))
+}
+
+pub(crate) fn error(message: &str, code: &str) -> Bytes {
+    event(control::ERROR, &json!({ "message": message, "code": code }))
+}

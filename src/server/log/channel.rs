@@ -1,0 +1,158 @@
+//! What this process holds of one channel: its head, to wait on, and its newest frames, to read without the disk.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::{Bounds, Frame, PageLimit, Place};
+
+/// One channel, as shared by those who append to it and those who read it.
+#[derive(Debug)]
+pub struct Channel {
+    name: String,
+    ring: Mutex<Ring>,
+    head: watch::Sender<Place>,
+}
+
+impl Channel {
+    pub(crate) fn new(name: &str, bounds: Bounds) -> Self {
+        let head = bounds.head;
+        Self {
+            name: name.to_owned(),
+            ring: Mutex::new(Ring { frames: VecDeque::new(), bytes: 0, floor: head, bounds }),
+            head: watch::Sender::new(head),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The place of the newest event, and a wake-up whenever it moves.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<Place> {
+        self.head.subscribe()
+    }
+
+    /// How many wait on the head.
+    #[must_use]
+    pub fn readers(&self) -> usize {
+        self.head.receiver_count()
+    }
+
+    /// The frames after `after`, where this process holds all of them; `None` where the log must be asked.
+    #[must_use]
+    pub fn tail(&self, after: Place, limit: PageLimit) -> Option<Vec<Frame>> {
+        let ring = self.ring();
+        (after >= ring.floor).then(|| ring.stored_after(after, limit))
+    }
+
+    /// What the log holds, as this process last heard.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.ring().bounds.clone()
+    }
+
+    /// Lets `change` alter the ring and wakes the readers if that moved the head.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
+        let mut ring = self.ring();
+        let answer = change(&mut ring);
+        let head = ring.bounds.head;
+        drop(ring);
+        self.head.send_if_modified(|seen| std::mem::replace(seen, head) != head);
+        answer
+    }
+
+    /// A panic elsewhere leaves the ring usable: it is at worst a run of frames that ends early.
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A run of frames without a gap: all events after `floor`, up to the head.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    /// The newest place that is no longer held.
+    floor: Place,
+    pub(crate) bounds: Bounds,
+}
+
+impl Ring {
+    /// Adds the event that follows the head, which may be the first of a later epoch.
+    pub(crate) fn push(&mut self, frame: Frame) {
+        let head = self.bounds.head;
+        if frame.place.generation != head.generation && head.sequence > 0 {
+            self.bounds.ends.push((head.generation, head.sequence));
+        }
+        self.bounds.head = frame.place;
+        self.bytes += frame.bytes.len();
+        self.frames.push_back(frame);
+    }
+
+    pub(crate) fn pop(&mut self) {
+        if let Some(frame) = self.frames.pop_front() {
+            self.bytes -= frame.bytes.len();
+            self.floor = frame.place;
+        }
+    }
+
+    pub(crate) fn oldest(&self) -> Option<&Frame> {
+        self.frames.front()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn stored_after(&self, after: Place, limit: PageLimit) -> Vec<Frame> {
+        let from = self.frames.partition_point(|frame| frame.place <= after);
+        let mut bytes = 0;
+        self.frames
+            .range(from..)
+            .take(limit.events_max.max(1))
+            .take_while(|frame| {
+                let first = bytes == 0;
+                bytes += frame.bytes.len();
+                first || bytes <= limit.bytes_max
+            })
+            .cloned()
+            .collect()
+    }
+}
+
+/// The channels of a log by name. Those without events go when nobody uses them, so that asking for a
+/// million names costs nothing that stays.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    channels: HashMap<String, Arc<Channel>>,
+    sweep_at: usize,
+}
+
+/// Fewer channels than this are never swept.
+const SWEEP_FROM: usize = 64;
+
+impl Directory {
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Channel>> {
+        self.channels.get(name)
+    }
+
+    pub(crate) fn insert(&mut self, name: &str, bounds: Bounds) -> Arc<Channel> {
+        // Sweeping at twice of what the last sweep left costs each insertion a constant share.
+        if self.channels.len() >= self.sweep_at.max(SWEEP_FROM) {
+            self.channels
+                .retain(|_, channel| channel.bounds().head.sequence > 0 || Arc::strong_count(channel) > 1);
+            self.sweep_at = self.channels.len() * 2;
+        }
+        let channel = Arc::new(Channel::new(name, bounds));
+        self.channels.insert(name.to_owned(), Arc::clone(&channel));
+        channel
+    }
+}

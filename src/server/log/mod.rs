@@ -1,0 +1,302 @@
+//! Event logs: where published events are kept, in order, until they expire.
+//!
+//! A log holds channels. Each event of a channel gets a [`Place`] that is greater than that of every event
+//! before it, and its place never changes. A subscriber has a place too and reads what comes after it, page
+//! by page; at the head it waits on [`Channel::head`]. Replay and live are that one mechanism: nothing is pushed
+//! to a subscriber, so no queue of its own can overflow and a slow one merely reads later.
+//!
+//! - [`MemoryLog`]: a bounded ring a channel; a new epoch with each process.
+//! - [`RedbLog`]: on disk, the default of `holdfast serve`; an append is acknowledged when it is synced.
+
+mod channel;
+mod memory;
+mod redb;
+mod redb_writer;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::wire::{EncodeError, encode};
+
+pub use self::channel::Channel;
+pub use self::memory::MemoryLog;
+pub use self::redb::{RedbLog, RedbOptions};
+
+/// Longest channel name, in bytes.
+pub const CHANNEL_BYTES_MAX: usize = 128;
+/// Longest event name, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest idempotency key, in bytes.
+pub const KEY_BYTES_MAX: usize = 128;
+
+/// Where an event stands in its channel. Places of one channel are ordered.
+///
+/// On the wire it is `<epoch>-<sequence>` (see [`crate::wire::Position`]); a log numbers its epochs in their
+/// order, so that comparing places needs no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Which of the log's epochs: 0 is its first.
+    pub generation: u32,
+    /// The number within channel and epoch, from 1; 0 is before the first.
+    pub sequence: u64,
+}
+
+/// One stored event, encoded once for all who read it.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Where it stands.
+    pub place: Place,
+    /// When it was stored, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The whole event as it goes over the wire: the `id` line, then [`Frame::body`].
+    pub bytes: Bytes,
+    id_bytes: usize,
+}
+
+impl Frame {
+    /// Encodes an event under the id of its place.
+    ///
+    /// # Errors
+    /// The name cannot be written (see [`encode::event`]).
+    pub fn encode(
+        place: Place,
+        epoch: &str,
+        at_ms: u64,
+        name: &str,
+        data: &str,
+    ) -> Result<Self, EncodeError> {
+        let mut out = Vec::with_capacity(data.len() + name.len() + 80);
+        let id = format!("{epoch}-{}", place.sequence);
+        encode::event(&mut out, Some(name), Some(&id), data)?;
+        Ok(Self { place, at_ms, bytes: out.into(), id_bytes: "id: \n".len() + id.len() })
+    }
+
+    /// The event without its `id` line, for streams whose ids cover several channels.
+    #[must_use]
+    pub fn body(&self) -> Bytes {
+        self.bytes.slice(self.id_bytes..)
+    }
+}
+
+/// The data of an event that is about to be stored.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// Stored as it is.
+    Text(String),
+    /// Stored with the event's sequence between both parts: only the log knows that number.
+    Numbered {
+        /// What stands before the number.
+        before: String,
+        /// What stands behind it.
+        after: String,
+    },
+}
+
+impl Data {
+    pub(crate) fn render(&self, sequence: u64) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Numbered { before, after } => format!("{before}{sequence}{after}"),
+        }
+    }
+}
+
+/// An event that is about to be stored.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The event name.
+    pub name: String,
+    /// Its data.
+    pub data: Data,
+    /// A second append to the channel under the same key stores nothing and answers with the first one's place,
+    /// for as long as the log remembers the key ([`Retention::keys_max`]).
+    pub key: Option<String>,
+}
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Where the event stands.
+    pub place: Place,
+    /// The key was known: this is the place of the event that was stored then.
+    pub duplicate: bool,
+}
+
+/// What a channel holds at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// The place of the oldest event that is stored, where there is one.
+    pub oldest: Option<Place>,
+    /// The place of the newest event ever stored; sequence 0 where there was none.
+    pub head: Place,
+    /// The newest sequence of each epoch before that of `head`, as `(generation, sequence)`; an epoch that is
+    /// absent stored no event in this channel.
+    pub ends: Vec<(u32, u64)>,
+}
+
+impl Bounds {
+    /// The last sequence that was given out in an epoch.
+    #[must_use]
+    pub fn end_of(&self, generation: u32) -> u64 {
+        if generation == self.head.generation {
+            return self.head.sequence;
+        }
+        self.ends.iter().find(|end| end.0 == generation).map_or(0, |end| end.1)
+    }
+
+    /// How many events were stored after `from`, up to and with `to`.
+    #[must_use]
+    pub fn distance(&self, from: Place, to: Place) -> u64 {
+        if from >= to {
+            return 0;
+        }
+        if from.generation == to.generation {
+            return to.sequence - from.sequence;
+        }
+        let between: u64 = (from.generation + 1..to.generation).map(|g| self.end_of(g)).sum();
+        self.end_of(from.generation).saturating_sub(from.sequence) + between + to.sequence
+    }
+
+    /// The place right before an event: after it, that event is the next.
+    #[must_use]
+    pub fn before(&self, place: Place) -> Place {
+        Place { sequence: place.sequence.saturating_sub(1), ..place }
+    }
+}
+
+/// How much one page may hold. A page always holds one event at least, where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit {
+    /// Events. Default 256.
+    pub events_max: usize,
+    /// Bytes of encoded events. Default 64 KiB.
+    pub bytes_max: usize,
+}
+
+impl Default for PageLimit {
+    fn default() -> Self {
+        Self { events_max: 256, bytes_max: 64 << 10 }
+    }
+}
+
+/// How long events and keys are kept, for each channel. What goes first is the oldest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Events. Default 100,000.
+    pub events_max: u64,
+    /// Bytes of names and data. Default 256 MiB.
+    pub bytes_max: u64,
+    /// Age in milliseconds; 0 is no bound. Default 0.
+    pub age_ms_max: u64,
+    /// Idempotency keys. Default 10,000.
+    pub keys_max: u64,
+    /// Channels with stored events. Default 100,000.
+    pub channels_max: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            events_max: 100_000,
+            bytes_max: 256 << 20,
+            age_ms_max: 0,
+            keys_max: 10_000,
+            channels_max: 100_000,
+        }
+    }
+}
+
+/// Why a log did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogError {
+    /// The channel's name is empty, too long or holds a control character.
+    InvalidChannel,
+    /// The event's name is too long or would break its line.
+    InvalidName,
+    /// [`Retention::channels_max`] channels exist already.
+    TooManyChannels(usize),
+    /// The log was closed.
+    Closed,
+    /// The storage failed; the text is for the operator.
+    Storage(String),
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidChannel => {
+                write!(f, "a channel's name takes 1 to {CHANNEL_BYTES_MAX} bytes without control characters")
+            }
+            Self::InvalidName => {
+                write!(
+                    f,
+                    "an event's name takes at most {NAME_BYTES_MAX} bytes without carriage return, line feed or NUL"
+                )
+            }
+            Self::TooManyChannels(max) => write!(f, "there are {max} channels already, which is the limit"),
+            Self::Closed => f.write_str("the event log is closed"),
+            Self::Storage(reason) => write!(f, "the event log's storage failed: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+/// Keeps events. Implementations are shared as `Arc<dyn EventLog>`.
+pub trait EventLog: Send + Sync + 'static {
+    /// Stores an event at the end of `channel`. The answer comes when the event is as safe as this log makes it.
+    ///
+    /// Dropping the future does not take the event back.
+    fn append(&self, channel: &str, event: NewEvent) -> BoxFuture<'_, Result<Appended, LogError>>;
+
+    /// What this process knows about a channel: its head to wait on, and its newest frames.
+    ///
+    /// # Errors
+    /// The name is not one. A channel without events is no error: it begins with its first event.
+    fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError>;
+
+    /// What the channel holds now.
+    fn bounds<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Bounds, LogError>>;
+
+    /// The stored events after a place, oldest first. What had to go before it could be read is simply absent:
+    /// the caller sees it by the places.
+    fn page<'a>(
+        &'a self,
+        channel: &'a Channel,
+        after: Place,
+        limit: PageLimit,
+    ) -> BoxFuture<'a, Result<Vec<Frame>, LogError>>;
+
+    /// The name of an epoch.
+    fn epoch(&self, generation: u32) -> Option<Arc<str>>;
+
+    /// The number of an epoch that this log still knows.
+    fn generation(&self, epoch: &str) -> Option<u32>;
+
+    /// Begins a new epoch, since it is not proven that the stored events are all that clients have seen: after
+    /// a backup was restored, say. Stored events stay and keep their ids.
+    fn begin_epoch(&self) -> BoxFuture<'_, Result<(), LogError>>;
+
+    /// Stores nothing more and lets go of its files. Idempotent.
+    fn close(&self) -> BoxFuture<'_, ()>;
+
+    /// Whether what is stored outlives the process.
+    fn durable(&self) -> bool;
+}
+
+/// Checks the name of a channel.
+///
+/// # Errors
+/// [`LogError::InvalidChannel`].
+pub fn check_channel(name: &str) -> Result<(), LogError> {
+    let valid = (1..=CHANNEL_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
+    if valid { Ok(()) } else { Err(LogError::InvalidChannel) }
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), LogError> {
+    let valid = name.len() <= NAME_BYTES_MAX && !name.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+    if valid { Ok(()) } else { Err(LogError::InvalidName) }
+}

@@ -1,0 +1,116 @@
+//! `POST /publish/{channel}`: publishing for back ends in any language.
+
+use axum::Json;
+use axum::body::to_bytes;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::answer::Refusal;
+use super::hub::Hub;
+use super::log::LogError;
+use super::publisher::{Message, PublishError};
+
+/// The body: an envelope's type and payload, or an event that is stored as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    event: Option<String>,
+    data: Option<String>,
+}
+
+const SHAPES: &str = r#"the body takes {"type": name, "payload": any JSON} or {"event": name, "data": text}"#;
+
+/// Room for the JSON around a payload, and for what escapes add to a text.
+const BODY_OVERHEAD_BYTES: usize = 4096;
+
+pub(crate) async fn publish(
+    State(hub): State<Hub>,
+    Path(channel): Path<String>,
+    request: Request,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    let (parts, body) = request.into_parts();
+    // Nothing of the body is read for somebody who may not publish.
+    authorize(hub.inner.options.publish_token.as_deref(), &parts.headers)?;
+    let body_bytes_max = hub.inner.options.event_bytes_max.saturating_add(BODY_OVERHEAD_BYTES);
+    let body = to_bytes(body, body_bytes_max).await.map_err(|_| {
+        let message = format!("the body could not be read, or is larger than {body_bytes_max} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    })?;
+    let body: Body<'_> = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::bad_request("invalid_body", format!("{SHAPES}: {error}")))?;
+    let mut message = message(body)?;
+    if let Some(key) = parts.headers.get("idempotency-key") {
+        // A key that is no text becomes one that the publisher refuses.
+        message = message.idempotency_key(key.to_str().unwrap_or_default());
+    }
+    let published = hub.publisher().publish(&channel, message).await.map_err(refusal)?;
+    Ok(Json(json!({ "id": published.id, "duplicate": published.duplicate })))
+}
+
+fn message(body: Body<'_>) -> Result<Message, Refusal> {
+    match body {
+        Body { kind: Some(kind), payload: Some(payload), event: None, data: None } => {
+            Ok(Message::envelope_raw(kind, payload))
+        }
+        Body { kind: None, payload: None, event, data: Some(data) } => {
+            Ok(Message::text(event.unwrap_or_else(|| "message".to_owned()), data))
+        }
+        _ => Err(Refusal::bad_request("invalid_body", SHAPES)),
+    }
+}
+
+fn authorize(token: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(token) = token.filter(|token| !token.is_empty()) else {
+        return Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "publishing_off",
+            "publishing over HTTP is off: start the server with SSE_PUBLISH_TOKEN set to a secret of yours, and send \
+             it as `Authorization: Bearer <token>`",
+        ));
+    };
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, given) = value.as_bytes().split_at_checked("Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(given)
+    });
+    if given.is_some_and(|given| same_secret(given, token.as_bytes())) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "publishing takes `Authorization: Bearer <token>` with the server's SSE_PUBLISH_TOKEN",
+    ))
+}
+
+/// Compares in a time that does not tell how much of a guess was right.
+fn same_secret(given: &[u8], secret: &[u8]) -> bool {
+    given.len() == secret.len() && given.iter().zip(secret).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+fn refusal(error: PublishError) -> Refusal {
+    let message = error.to_string();
+    match error {
+        PublishError::ReservedName => Refusal::bad_request("reserved_event_name", message),
+        PublishError::InvalidName | PublishError::Log(LogError::InvalidName) => {
+            Refusal::bad_request("invalid_event_name", message)
+        }
+        PublishError::InvalidKey => Refusal::bad_request("invalid_idempotency_key", message),
+        PublishError::TooLarge(_) => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", message),
+        PublishError::Log(LogError::InvalidChannel) => Refusal::bad_request("invalid_channel", message),
+        PublishError::Log(LogError::TooManyChannels(_)) => {
+            Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_channels", message)
+        }
+        PublishError::Log(LogError::Closed) => Refusal::unavailable("server_shutdown", message, 1000),
+        PublishError::Log(LogError::Storage(reason)) => {
+            tracing::error!(event = "log.failed", reason);
+            Refusal::unavailable("server_error", "the event log cannot be written", 5000)
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What a client asks of a stream, in its headers and its query.
+
+use axum::extract::Query;
+use axum::http::request::Parts;
+
+use super::answer::Refusal;
+use super::resume::Wanted;
+use crate::wire::id::CURSOR_BYTES_MAX;
+
+/// The parts of a request that a stream depends on.
+#[derive(Debug)]
+pub(crate) struct StreamRequest {
+    pub(crate) wanted: Wanted,
+    /// Who the debug routes should act on.
+    pub(crate) client: Option<String>,
+    pub(crate) trace_id: Option<String>,
+}
+
+/// Longest `client` and trace id, in bytes.
+const LABEL_BYTES_MAX: usize = 64;
+
+impl StreamRequest {
+    pub(crate) fn read(request: &Parts) -> Result<Self, Refusal> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&request.uri).map_err(|_| {
+            Refusal::bad_request("invalid_query", "the query cannot be read: it should be name=value pairs")
+        })?;
+        let query = |name: &str| pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str());
+        // Browsers send the header on their own; the query is for first connections, and for pages that
+        // must avoid the preflight which the header costs across origins.
+        let header = request.headers.get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()));
+        let cursor = header
+            .as_deref()
+            .filter(|id| !id.is_empty())
+            .or_else(|| query("lastEventId").or_else(|| query("last_event_id")).filter(|id| !id.is_empty()));
+        let wanted = match cursor {
+            // One byte more than the limit is enough to be refused for it.
+            Some(id) => Wanted::After(cut(id, CURSOR_BYTES_MAX + 1).to_owned()),
+            None => beginning(query("from"), query("last"))?,
+        };
+        let client = match query("client") {
+            Some(client) if is_label(client) => Some(client.to_owned()),
+            Some(_) => return Err(invalid_client()),
+            None => None,
+        };
+        Ok(Self { wanted, client, trace_id: trace_id(request, query("trace_id")) })
+    }
+}
+
+pub(crate) fn invalid_client() -> Refusal {
+    Refusal::bad_request(
+        "invalid_client",
+        format!("`client` takes 1 to {LABEL_BYTES_MAX} of the characters a-z A-Z 0-9 - _ . :"),
+    )
+}
+
+/// Whether `text` is fit for logs and tables as it is.
+pub(crate) fn is_label(text: &str) -> bool {
+    (1..=LABEL_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'))
+}
+
+fn beginning(from: Option<&str>, last: Option<&str>) -> Result<Wanted, Refusal> {
+    match (from, last) {
+        (Some(_), Some(_)) => {
+            Err(Refusal::bad_request("invalid_query", "`from` and `last` exclude each other"))
+        }
+        (None | Some("now"), None) => Ok(Wanted::Now),
+        (Some("start"), None) => Ok(Wanted::Start),
+        (Some(_), None) => Err(Refusal::bad_request("invalid_query", "`from` takes `now` or `start`")),
+        (None, Some(count)) => {
+            let digits = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+            let count = digits.then(|| count.parse().ok()).flatten();
+            count.map(Wanted::Last).ok_or_else(|| {
+                Refusal::bad_request("invalid_query", "`last` takes a whole number of events, 0 or more")
+            })
+        }
+    }
+}
+
+/// The first of the usual places that holds one that can be passed on.
+fn trace_id(request: &Parts, query: Option<&str>) -> Option<String> {
+    let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let traceparent = header("traceparent").and_then(|value| value.split('-').nth(1));
+    let mut places = [header("x-trace-id"), header("x-request-id"), traceparent, query].into_iter().flatten();
+    places.find(|id| is_label(id)).map(str::to_owned)
+}
+
+/// The first `bytes_max` bytes of `text`, or a little less, so as not to split a character.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

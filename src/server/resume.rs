@@ -1,0 +1,181 @@
+//! Decides where a stream begins: what the client asked for, held against what the log has.
+
+use super::log::{Bounds, EventLog, Place};
+use crate::wire::{Cursor, Position};
+
+/// Where a client wants its stream to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// With the next event that is published.
+    Now,
+    /// With the oldest event that is stored.
+    Start,
+    /// With the last so many.
+    Last(u64),
+    /// Behind the event of this id, in the client's words.
+    After(String),
+}
+
+/// Where its stream does begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// The place after which it begins.
+    pub(crate) place: Place,
+    /// Why that is not where the client wanted to go on.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// Why a cursor cannot be resumed. The stream goes on all the same, after `place`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// One of [`EXPIRED`], [`NOT_FOUND`], [`INVALID`].
+    pub(crate) code: &'static str,
+    /// The place after which the stream goes on.
+    pub(crate) place: Place,
+    pub(crate) oldest: Option<Place>,
+    pub(crate) newest: Place,
+    /// How many events are gone, where that is known.
+    pub(crate) missing: Option<u64>,
+}
+
+/// The events after the cursor are no longer stored.
+pub(crate) const EXPIRED: &str = "buffer_expired";
+/// The cursor is of another life of the log, or ahead of it.
+pub(crate) const NOT_FOUND: &str = "event_not_found";
+/// The cursor is no id of ours.
+pub(crate) const INVALID: &str = "invalid_event_id";
+
+/// Where a stream of `channel` begins.
+pub(crate) fn resolve(wanted: &Wanted, channel: &str, bounds: &Bounds, log: &dyn EventLog) -> Start {
+    let oldest = first_place(bounds);
+    let place = match wanted {
+        Wanted::Now => bounds.head,
+        Wanted::Start => oldest,
+        Wanted::Last(count) => last(*count, bounds, oldest),
+        Wanted::After(id) => return resume(id, channel, bounds, log),
+    };
+    Start { place, refused: None }
+}
+
+/// What is missing between a place and the oldest event that is stored.
+pub(crate) fn gap(place: Place, bounds: &Bounds) -> Option<Refused> {
+    let missing = bounds.distance(place, first_place(bounds));
+    (missing > 0).then(|| refuse(EXPIRED, bounds, Some(missing)))
+}
+
+fn resume(id: &str, channel: &str, bounds: &Bounds, log: &dyn EventLog) -> Start {
+    let refused = match position(id, channel) {
+        None => refuse(INVALID, bounds, None),
+        Some(position) => {
+            let known = log.generation(&position.epoch).filter(|g| position.sequence <= bounds.end_of(*g));
+            match known {
+                None => refuse(NOT_FOUND, bounds, None),
+                Some(generation) => {
+                    let place = Place { generation, sequence: position.sequence };
+                    match gap(place, bounds) {
+                        None => return Start { place, refused: None },
+                        Some(refused) => refused,
+                    }
+                }
+            }
+        }
+    };
+    Start { place: refused.place, refused: Some(refused) }
+}
+
+fn position(id: &str, channel: &str) -> Option<Position> {
+    match id.parse().ok()? {
+        Cursor::Single(position) => Some(position),
+        Cursor::Composite(parts) => parts.into_iter().find(|part| part.0 == channel).map(|part| part.1),
+    }
+}
+
+/// Goes on from the oldest event: then only what is really gone is missing.
+fn refuse(code: &'static str, bounds: &Bounds, missing: Option<u64>) -> Refused {
+    Refused { code, place: first_place(bounds), oldest: bounds.oldest, newest: bounds.head, missing }
+}
+
+/// The place after which all that is stored comes.
+fn first_place(bounds: &Bounds) -> Place {
+    bounds.oldest.map_or(bounds.head, |oldest| bounds.before(oldest))
+}
+
+/// The place before the last `count` events, which may lie in an earlier epoch.
+fn last(count: u64, bounds: &Bounds, oldest: Place) -> Place {
+    let mut place = bounds.head;
+    let mut left = count;
+    loop {
+        if left < place.sequence || (left == place.sequence && place.generation <= oldest.generation) {
+            return Place { sequence: place.sequence - left, ..place }.max(oldest);
+        }
+        left -= place.sequence;
+        if left == 0 || place.generation == 0 {
+            return Place { sequence: 0, ..place }.max(oldest);
+        }
+        let generation = place.generation - 1;
+        place = Place { generation, sequence: bounds.end_of(generation) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::log::{MemoryLog, Retention};
+
+    fn at(generation: u32, sequence: u64) -> Place {
+        Place { generation, sequence }
+    }
+
+    #[test]
+    fn streams_begin_where_the_client_asked_or_say_why_not() {
+        let log = MemoryLog::new(Retention::default());
+        let epoch = log.epoch(0).expect("the first epoch");
+        let bounds = Bounds { oldest: Some(at(0, 5)), head: at(0, 10), ends: Vec::new() };
+        let check = |id: &str, place: Place, refused: Option<(&str, Option<u64>)>| {
+            let start = resolve(&Wanted::After(id.to_owned()), "c", &bounds, &log);
+            assert_eq!(start.place, place, "{id}");
+            assert_eq!(start.refused.map(|refused| (refused.code, refused.missing)), refused, "{id}");
+        };
+        check(&format!("{epoch}-7"), at(0, 7), None);
+        check(&format!("{epoch}-10"), at(0, 10), None);
+        check(&format!("{epoch}-4"), at(0, 4), None);
+        check(&format!("c:{epoch}-7"), at(0, 7), None);
+        check(&format!("{epoch}-3"), at(0, 4), Some((EXPIRED, Some(1))));
+        check(&format!("{epoch}-0"), at(0, 4), Some((EXPIRED, Some(4))));
+        check(&format!("{epoch}-11"), at(0, 4), Some((NOT_FOUND, None)));
+        check(&format!("{epoch}-18446744073709551615"), at(0, 4), Some((NOT_FOUND, None)));
+        check("other-7", at(0, 4), Some((NOT_FOUND, None)));
+        check("-7", at(0, 4), Some((INVALID, None)));
+        check(&format!("d:{epoch}-7"), at(0, 4), Some((INVALID, None)));
+        check(&"9".repeat(1 << 20), at(0, 4), Some((INVALID, None)));
+    }
+
+    #[test]
+    fn the_last_events_may_reach_into_an_earlier_epoch() {
+        let bounds = Bounds { oldest: Some(at(0, 5)), head: at(2, 3), ends: vec![(0, 10)] };
+        for (count, place) in [
+            (0, at(2, 3)),
+            (2, at(2, 1)),
+            (3, at(2, 0)),
+            (4, at(0, 9)),
+            (9, at(0, 4)),
+            (10, at(0, 4)),
+            (u64::MAX, at(0, 4)),
+        ] {
+            assert_eq!(last(count, &bounds, at(0, 4)), place, "last {count}");
+        }
+    }
+
+    #[test]
+    fn distances_count_what_each_epoch_held() {
+        let bounds = Bounds { oldest: None, head: at(2, 3), ends: vec![(0, 10)] };
+        for (from, to, expected) in [
+            (at(0, 10), at(2, 0), 0),
+            (at(0, 8), at(2, 1), 3),
+            (at(1, 0), at(2, 3), 3),
+            (at(2, 3), at(0, 1), 0),
+        ] {
+            assert_eq!(bounds.distance(from, to), expected);
+        }
+    }
+}

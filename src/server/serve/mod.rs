@@ -1,0 +1,167 @@
+//! The ready-made server: `holdfast serve`.
+
+mod logging;
+mod settings;
+mod site;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use self::settings::Settings;
+use super::publisher::Message;
+use super::{EventLog, Hub, LogError, MemoryLog, Publisher, RedbLog, RedbOptions, routes};
+
+pub use self::settings::ServeArgs;
+
+/// Why the server did not start, or ended badly.
+#[derive(Debug)]
+pub enum ServeError {
+    /// A setting is missing sense; the text names it.
+    Setting(String),
+    /// The event log cannot be opened.
+    Log(LogError),
+    /// The address cannot be listened on, or another matter of the operating system.
+    Io(String, std::io::Error),
+}
+
+impl std::fmt::Display for ServeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Setting(text) => f.write_str(text),
+            Self::Log(error) => error.fmt(f),
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<LogError> for ServeError {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+/// Runs the server until it is told to stop (SIGTERM or SIGINT), says goodbye to its streams and closes the log.
+/// A second signal ends the process at once, which loses nothing that was acknowledged.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
+    let settings = args.check()?;
+    logging::start(settings.log_level, settings.log_format);
+    let signals = Signals::listen()?;
+    let log: Arc<dyn EventLog> = if settings.memory {
+        Arc::new(MemoryLog::new(settings.retention))
+    } else {
+        let options = RedbOptions { retention: settings.retention, ..RedbOptions::default() };
+        // Opening may have to repair a file that was left in the middle of a write.
+        let dir = settings.data_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || RedbLog::open(&dir, options)).await;
+        Arc::new(opened.map_err(|error| LogError::Storage(error.to_string()))??)
+    };
+    if settings.new_epoch {
+        log.begin_epoch().await?;
+    }
+    let hub = Hub::new(Arc::clone(&log), settings.streams.clone());
+    serve(&settings, &hub, signals).await?;
+    log.close().await;
+    tracing::info!(event = "server.stopped");
+    Ok(())
+}
+
+async fn serve(settings: &Settings, hub: &Hub, mut signals: Signals) -> Result<(), ServeError> {
+    let router = match &settings.site {
+        Some(dir) => site::mount(hub.router(), dir)?,
+        None => hub.router().fallback(routes::not_found),
+    };
+    let address = (settings.host.as_str(), settings.port);
+    let what = || format!("cannot listen on {}:{}", settings.host, settings.port);
+    let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Io(what(), error))?;
+    let local = listener.local_addr().map_err(|error| ServeError::Io(what(), error))?;
+    if settings.tick_ms > 0 {
+        let channel = settings.streams.default_channel.clone();
+        tokio::spawn(tick(hub.publisher(), channel, Duration::from_millis(settings.tick_ms)));
+    }
+    // Whoever started us waits for this line: it comes when connections are accepted, and is the only one.
+    let mut stdout = std::io::stdout();
+    let _ = writeln!(stdout, "holdfast: listening on http://{local}").and_then(|()| stdout.flush());
+    tracing::info!(event = "server.listening", address = %local);
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(accept(listener, router, stopped));
+    signals.next().await;
+    tracing::info!(event = "server.draining", streams = hub.active_streams());
+    let grace = settings.grace;
+    let goodbye = async {
+        let deadline = tokio::time::Instant::now() + grace;
+        // The listener stays open while streams are sent off, so that newcomers hear 503 and not a refused connection.
+        hub.drain(grace.mul_f64(0.9)).await;
+        let _ = stop.send(());
+        let _ = tokio::time::timeout_at(deadline, server).await;
+    };
+    tokio::select! {
+        () = goodbye => Ok(()),
+        () = signals.next() => {
+            tracing::warn!(event = "server.aborted", "second signal: stopping at once");
+            std::process::exit(130)
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
+    let listener = listener.tap_io(|stream| {
+        // Events are small and written as they come: waiting to fill a packet would only delay them.
+        let _ = stream.set_nodelay(true);
+    });
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = stopped.await;
+    });
+    if let Err(error) = served.await {
+        tracing::error!(event = "server.failed", %error);
+    }
+}
+
+/// The demo stream: an envelope of type `domain.tick` at every interval.
+async fn tick(publisher: Publisher, channel: String, every: Duration) {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut n = 0_u64;
+    loop {
+        interval.tick().await;
+        n += 1;
+        let at = super::clock::unix_ms();
+        let message = Message::envelope("domain.tick", &serde_json::json!({ "n": n, "at": at }));
+        if let Err(error) = publisher.publish(&channel, message).await {
+            tracing::error!(event = "ticker.failed", %error);
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ServeError> {
+        let on = |kind| {
+            signal(kind).map_err(|error| ServeError::Io("cannot listen for signals".to_owned(), error))
+        };
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Does what the machine decides: one machine, one host, one transport, one timer.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::fetch::{self, Transport};
+use super::host::{BatchCall, Host};
+use super::lifecycle::{PageEvent, PageWatch, is_offline};
+use super::options::WebOptions;
+use super::storage::CursorStore;
+use super::timer::{WakeUp, now_ms};
+use crate::client::{Client, Input, Notice, Output, RequestId, State, StoredRecord};
+
+pub(crate) struct Driver {
+    pub(crate) options: WebOptions,
+    host: Host,
+    client: RefCell<Client>,
+    store: RefCell<CursorStore>,
+    wake_up: RefCell<WakeUp>,
+    transport: RefCell<Option<Transport>>,
+    page_watch: RefCell<Option<PageWatch>>,
+    /// Reused for every chunk of every response.
+    buffer: RefCell<Vec<u8>>,
+    /// Outputs are being carried out further up the stack; they will see to new ones, too.
+    draining: Cell<bool>,
+    /// A cursor to begin with, in place of the stored one.
+    first_cursor: RefCell<Option<String>>,
+}
+
+impl Driver {
+    pub(crate) fn new(options: WebOptions, host: Host) -> Rc<Self> {
+        Rc::new(Self {
+            client: RefCell::new(Client::new(options.config.clone())),
+            store: RefCell::new(CursorStore::new(options.persist_key.as_deref())),
+            wake_up: RefCell::default(),
+            transport: RefCell::default(),
+            page_watch: RefCell::default(),
+            buffer: RefCell::default(),
+            draining: Cell::new(false),
+            first_cursor: RefCell::default(),
+            options,
+            host,
+        })
+    }
+
+    pub(crate) fn client(&self) -> std::cell::Ref<'_, Client> {
+        self.client.borrow()
+    }
+
+    /// Begins at `cursor` instead of the stored one: what a driver that replaces a broken one knows.
+    pub(crate) fn begin_at(&self, cursor: String) {
+        *self.first_cursor.borrow_mut() = Some(cursor);
+    }
+
+    pub(crate) fn connect(self: &Rc<Self>) {
+        if self.page_watch.borrow().is_none() {
+            let driver = Rc::downgrade(self);
+            let watch = PageWatch::new(move |event| {
+                if let Some(driver) = driver.upgrade() {
+                    driver.page_event(event);
+                }
+            });
+            *self.page_watch.borrow_mut() = Some(watch);
+        }
+        let state = self.client.borrow().state();
+        if matches!(state, State::Idle | State::Closed) {
+            // Nobody listened to the page while the stream was down.
+            let offline = is_offline(self.options.host.as_deref());
+            self.input(if offline { Input::Offline } else { Input::Online });
+        }
+        self.input(Input::Connect);
+    }
+
+    /// Nobody holds the connector any more: nothing is told, nothing goes on.
+    pub(crate) fn abandon(&self) {
+        if let Some(transport) = self.transport.take() {
+            transport.abort();
+        }
+        self.page_watch.take();
+        self.wake_up.borrow_mut().set(0, None, || {});
+    }
+
+    fn page_event(self: &Rc<Self>, event: PageEvent) {
+        match event {
+            PageEvent::Leaving => self.input(Input::Flush),
+            PageEvent::Back => self.input(Input::Awake),
+            PageEvent::Online => self.input(Input::Online),
+            PageEvent::Offline if is_offline(self.options.host.as_deref()) => self.input(Input::Offline),
+            PageEvent::Offline => {}
+        }
+    }
+
+    /// Tells the machine what happened and does what it wants done.
+    pub(crate) fn input(self: &Rc<Self>, input: Input<'_>) {
+        self.client.borrow_mut().handle_input(now_ms(), input);
+        self.drain();
+    }
+
+    /// Hands a piece of a response body over. False where nobody waits for it any more.
+    pub(crate) fn bytes(self: &Rc<Self>, id: RequestId, fill: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut buffer = self.buffer.take();
+        fill(&mut buffer);
+        self.client.borrow_mut().handle_input(now_ms(), Input::Bytes(id, &buffer));
+        *self.buffer.borrow_mut() = buffer;
+        self.drain();
+        self.is_current(id)
+    }
+
+    /// Whether answers to this request are still wanted.
+    pub(crate) fn is_current(&self, id: RequestId) -> bool {
+        self.transport.borrow().as_ref().is_some_and(|transport| transport.id == id)
+    }
+
+    /// The promise that resolves when the app has caught up; `None` where it has.
+    pub(crate) fn backlog(&self) -> Option<js_sys::Promise> {
+        if self.client.borrow().is_drained() {
+            return None;
+        }
+        self.transport.borrow().as_ref().map(Transport::wait_for_app)
+    }
+
+    fn drain(self: &Rc<Self>) {
+        if self.draining.replace(true) {
+            return;
+        }
+        loop {
+            let output = self.client.borrow_mut().poll_output();
+            match output {
+                Output::Wait(at_ms) => {
+                    self.wait(at_ms);
+                    break;
+                }
+                output => self.perform(output),
+            }
+        }
+        self.draining.set(false);
+        let client = self.client.borrow();
+        if client.is_drained()
+            && let Some(transport) = self.transport.borrow().as_ref()
+        {
+            transport.app_caught_up();
+        }
+        if client.state() == State::Closed {
+            self.page_watch.take();
+        }
+    }
+
+    fn perform(self: &Rc<Self>, output: Output) {
+        match output {
+            Output::Restore => {
+                let (record, problem) = match self.first_cursor.take() {
+                    Some(cursor) => (Some(StoredRecord { cursor, done: Vec::new() }), None),
+                    None => self.store.borrow_mut().load(),
+                };
+                self.storage_problem(problem);
+                self.client.borrow_mut().handle_input(now_ms(), Input::Restored(record));
+            }
+            Output::Request(request) => {
+                *self.transport.borrow_mut() = Some(fetch::start(self, request));
+            }
+            Output::Abort(id) => {
+                if self.is_current(id)
+                    && let Some(transport) = self.transport.take()
+                {
+                    transport.abort();
+                }
+            }
+            Output::Deliver => self.deliver(),
+            Output::Commit(record) => {
+                let problem = self.store.borrow_mut().save(record);
+                self.storage_problem(problem);
+            }
+            Output::Notify(notice) => self.host.notify_app(&notice),
+            Output::Wait(_) => {}
+        }
+    }
+
+    fn deliver(&self) {
+        let call = BatchCall::describe(self.client.borrow().batch());
+        // JavaScript copies the tables before it runs app code; no borrow is held meanwhile.
+        let finished = self.host.deliver_batch(&call);
+        if finished > 0 {
+            let last = call.first_token + finished - 1;
+            self.client.borrow_mut().handle_input(now_ms(), Input::Processed(last));
+        }
+    }
+
+    fn storage_problem(&self, problem: Option<String>) {
+        if let Some(message) = problem {
+            self.host.notify_app(&Notice::Error {
+                code: crate::client::Code::StorageUnavailable,
+                message,
+                status: None,
+                will_retry: true,
+            });
+        }
+    }
+
+    fn wait(self: &Rc<Self>, at_ms: Option<u64>) {
+        let driver = Rc::downgrade(self);
+        self.wake_up.borrow_mut().set(now_ms(), at_ms, move || {
+            if let Some(driver) = driver.upgrade() {
+                driver.wake_up.borrow_mut().fired();
+                driver.input(Input::Timer);
+            }
+        });
+    }
+}

@@ -1,0 +1,264 @@
+//! The fetch-stream transport: one request, its headers asked anew, its body read as fast as the app keeps up.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
+use js_sys::{Function, Object, Promise, Reflect, Uint8Array};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::{AbortController, AbortSignal, Headers, ReadableStreamDefaultReader, RequestInit, Response};
+
+use super::driver::Driver;
+use super::host::as_function;
+use super::options::parse_url;
+use crate::client::{Code, Head, Input, Request, RequestId, TransportError, retry_after_ms};
+
+/// Bytes that are parsed at once: bounds what one delivery holds, however large the browser's chunks are.
+const SLICE_BYTES_MAX: u32 = 64 << 10;
+
+/// A request under way.
+pub(crate) struct Transport {
+    pub(crate) id: RequestId,
+    controller: Option<AbortController>,
+    /// Resolves the promise that the reader waits on while the app is busy.
+    resume: RefCell<Option<Function>>,
+}
+
+impl Transport {
+    pub(crate) fn abort(&self) {
+        if let Some(controller) = &self.controller {
+            controller.abort();
+        }
+        self.app_caught_up();
+    }
+
+    /// A promise for when the app has caught up, or the request is given up.
+    pub(crate) fn wait_for_app(&self) -> Promise {
+        Promise::new(&mut |resolve, _| {
+            *self.resume.borrow_mut() = Some(resolve);
+        })
+    }
+
+    pub(crate) fn app_caught_up(&self) {
+        if let Some(resume) = self.resume.take() {
+            let _ = resume.call0(&JsValue::UNDEFINED);
+        }
+    }
+}
+
+/// Starts a request; what comes of it reaches the driver as inputs.
+pub(crate) fn start(driver: &Rc<Driver>, request: Request) -> Transport {
+    let controller = AbortController::new().ok();
+    let signal = controller.as_ref().map(AbortController::signal);
+    let id = request.id;
+    let weak = Rc::downgrade(driver);
+    spawn_local(async move {
+        let result = exchange(&weak, &request, signal).await;
+        if let Some(driver) = weak.upgrade() {
+            match result {
+                Ok(()) => driver.input(Input::End(id)),
+                Err(Stop::Error(error)) => driver.input(Input::Failed(id, error)),
+                Err(Stop::NotWanted) => {}
+            }
+        }
+    });
+    Transport { id, controller, resume: RefCell::default() }
+}
+
+/// Why an exchange ended before its body did.
+enum Stop {
+    Error(TransportError),
+    /// The request was given up meanwhile.
+    NotWanted,
+}
+
+impl Stop {
+    fn network(message: String) -> Self {
+        Self::Error(TransportError { code: Code::NetworkError, message, retry: true })
+    }
+
+    fn final_(code: Code, message: String) -> Self {
+        Self::Error(TransportError { code, message, retry: false })
+    }
+}
+
+/// The driver is held only between awaits: a connector that is dropped takes its reader with it.
+async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSignal>) -> Result<(), Stop> {
+    let driver = || weak.upgrade().filter(|driver| driver.is_current(request.id)).ok_or(Stop::NotWanted);
+    let url_option = driver()?.options.url.clone();
+    let headers_option = driver()?.options.headers.clone();
+    let url = ask("url", url_option).await?;
+    let headers = ask("headers", headers_option).await?;
+    let (url, init) = build(&*driver()?, request, &url, &headers, signal)?;
+    let crosses_origins = is_cross_origin(&url);
+    let has_cursor_header =
+        !request.last_event_id.is_empty() && driver()?.options.last_event_id_param.is_none();
+    let fetch = driver()?.options.fetch.clone();
+    let promise =
+        call_fetch(fetch.as_ref(), &url, &init).map_err(|error| Stop::network(message_of(&error)))?;
+    let response = match JsFuture::from(promise).await {
+        Ok(response) => response.dyn_into::<Response>().map_err(|_| {
+            Stop::final_(Code::InvalidOption, "the fetch option did not answer with a Response".to_owned())
+        })?,
+        Err(error) => {
+            return Err(Stop::network(describe_failure(&error, crosses_origins, has_cursor_header)));
+        }
+    };
+    driver()?.input(Input::Head(request.id, head_of(&response)));
+    driver()?;
+    let Some(body) = response.body() else { return Ok(()) };
+    let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
+    loop {
+        let chunk = JsFuture::from(reader.read()).await.map_err(|error| Stop::network(message_of(&error)))?;
+        if get(&chunk, "done").is_truthy() {
+            return Ok(());
+        }
+        let chunk: Uint8Array = get(&chunk, "value").unchecked_into();
+        let mut start = 0;
+        while start < chunk.length() {
+            let end = chunk.length().min(start + SLICE_BYTES_MAX);
+            let slice =
+                if start == 0 && end == chunk.length() { chunk.clone() } else { chunk.subarray(start, end) };
+            let wanted = driver()?.bytes(request.id, |buffer| {
+                buffer.resize(slice.length() as usize, 0);
+                slice.copy_to(buffer);
+            });
+            if !wanted {
+                return Err(Stop::NotWanted);
+            }
+            start = end;
+            // Not reading is the backpressure: the browser's buffers fill, then TCP's, then the server's.
+            let backlog = driver()?.backlog();
+            if let Some(backlog) = backlog {
+                let _ = JsFuture::from(backlog).await;
+                driver()?;
+            }
+        }
+    }
+}
+
+/// The value of an option that may be a function, sync or async, asked anew at each attempt.
+async fn ask(name: &str, option: JsValue) -> Result<JsValue, Stop> {
+    let Some(function) = as_function(&option) else { return Ok(option) };
+    let failed =
+        |error: JsValue| Stop::network(format!("the {name} function failed: {}", message_of(&error)));
+    let answer = function.call0(&JsValue::UNDEFINED).map_err(failed)?;
+    JsFuture::from(Promise::resolve(&answer)).await.map_err(failed)
+}
+
+fn build(
+    driver: &Driver,
+    request: &Request,
+    url: &JsValue,
+    headers: &JsValue,
+    signal: Option<AbortSignal>,
+) -> Result<(web_sys::Url, RequestInit), Stop> {
+    let text = url.as_string().or_else(|| url.dyn_ref::<web_sys::Url>().map(web_sys::Url::href));
+    let text = text.ok_or_else(|| {
+        Stop::final_(Code::InvalidUrl, "the url function did not answer with a string or a URL".to_owned())
+    })?;
+    let url = parse_url(&text).map_err(|message| Stop::final_(Code::InvalidUrl, message))?;
+    let headers = own_headers(headers)?;
+    let set = |name: &str, value: &str| {
+        headers.set(name, value).map_err(|_| {
+            Stop::final_(Code::InvalidOption, format!("cannot send the header {name}: {value:?}"))
+        })
+    };
+    if !headers.has("accept").unwrap_or(false) {
+        set("Accept", "text/event-stream")?;
+    }
+    if let Some(trace_id) = &driver.options.trace_id {
+        set("X-Trace-ID", trace_id)?;
+    }
+    if !request.last_event_id.is_empty() {
+        match &driver.options.last_event_id_param {
+            Some(param) => url.search_params().set(param, &request.last_event_id),
+            None => set("Last-Event-ID", &as_byte_string(&request.last_event_id))?,
+        }
+    }
+    let init = RequestInit::new();
+    init.set_headers(&headers);
+    init.set_signal(signal.as_ref());
+    // By name, since these are few: the enums of web-sys would each bring their table of strings.
+    let options: &Object = init.unchecked_ref();
+    let _ = Reflect::set(options, &"cache".into(), &"no-store".into());
+    if let Some(credentials) = &driver.options.credentials {
+        let _ = Reflect::set(options, &"credentials".into(), &credentials.as_str().into());
+    }
+    Ok((url, init))
+}
+
+fn own_headers(headers: &JsValue) -> Result<Headers, Stop> {
+    let made = if headers.is_undefined() || headers.is_null() {
+        Headers::new()
+    } else {
+        Headers::new_with_headers(headers.unchecked_ref())
+            .or_else(|_| Headers::new_with_record_from_str_to_str(headers.unchecked_ref()))
+    };
+    made.map_err(|error| {
+        Stop::final_(Code::InvalidOption, format!("option headers cannot be sent: {}", message_of(&error)))
+    })
+}
+
+/// Header values are bytes; ids travel as UTF-8, which `fetch` wants as one character a byte.
+fn as_byte_string(text: &str) -> String {
+    if text.is_ascii() { text.to_owned() } else { text.bytes().map(char::from).collect() }
+}
+
+fn call_fetch(own: Option<&Function>, url: &web_sys::Url, init: &RequestInit) -> Result<Promise, JsValue> {
+    let fetch = match own {
+        Some(fetch) => fetch.clone(),
+        None => super::host::global("fetch")
+            .and_then(|fetch| as_function(&fetch))
+            .ok_or_else(|| JsValue::from(js_sys::Error::new("there is no fetch here")))?,
+    };
+    let answer = fetch.call2(&JsValue::UNDEFINED, &url.href().into(), init)?;
+    Ok(Promise::resolve(&answer))
+}
+
+fn head_of(response: &Response) -> Head {
+    let header = |name: &str| response.headers().get(name).ok().flatten();
+    let wall_clock_wait = |date: &str| {
+        let wait = js_sys::Date::parse(date) - js_sys::Date::now();
+        wait.is_finite().then_some(wait.max(0.0) as u64)
+    };
+    Head {
+        status: response.status(),
+        content_type: header("content-type"),
+        retry_after_ms: header("retry-after")
+            .and_then(|text| retry_after_ms(&text).or_else(|| wall_clock_wait(&text))),
+    }
+}
+
+fn is_cross_origin(url: &web_sys::Url) -> bool {
+    super::host::global("location")
+        .is_some_and(|location| get(&location, "origin").as_string() != Some(url.origin()))
+}
+
+/// Browsers tell a refused connection and a failed preflight apart only on their console.
+fn describe_failure(error: &JsValue, crosses_origins: bool, has_cursor_header: bool) -> String {
+    let message = message_of(error);
+    match (crosses_origins, has_cursor_header) {
+        (false, _) => format!("the request failed ({message}): is the server there?"),
+        (true, false) => format!(
+            "the request failed ({message}): is the server there, and does it allow this page's origin \
+             (Access-Control-Allow-Origin)?"
+        ),
+        (true, true) => format!(
+            "the request failed ({message}): is the server there, and does its answer to the preflight allow the \
+             header Last-Event-ID (Access-Control-Allow-Headers)? The option lastEventIdParam puts the cursor into \
+             the query instead, which needs no preflight"
+        ),
+    }
+}
+
+fn message_of(error: &JsValue) -> String {
+    get(error, "message")
+        .as_string()
+        .or_else(|| error.as_string())
+        .unwrap_or_else(|| "unknown error".to_owned())
+}
+
+fn get(object: &JsValue, key: &str) -> JsValue {
+    Reflect::get(object, &key.into()).unwrap_or(JsValue::UNDEFINED)
+}

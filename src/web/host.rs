@@ -1,0 +1,117 @@
+//! What the core calls in JavaScript: the other side of the boundary, implemented in `pkg-template/src`.
+
+use js_sys::{Array, Function};
+use serde::Serialize;
+use wasm_bindgen::prelude::*;
+
+use crate::client::{Batch, Notice};
+
+#[wasm_bindgen(typescript_custom_section)]
+const HOST: &str = r#"
+/** What the core calls. Pointers and lengths are only valid during the call; lengths count elements. */
+export interface Host {
+  /** Copies a batch out and runs the app's handler. Answers how many records it finished at once. */
+  deliver(
+    records: number, recordWords: number,
+    pieces: number, pieceWords: number,
+    text: number, textBytes: number,
+    firstToken: number, newNames: string[] | undefined, notices: Notice[] | undefined,
+  ): number;
+  notify(notice: Notice): void;
+}
+/** One of the core's notices; `kind` names the callback. */
+export type Notice = { kind: string } & Record<string, unknown>;
+"#;
+
+#[wasm_bindgen]
+extern "C" {
+    /// The object that implements the other side.
+    #[wasm_bindgen(typescript_type = "Host")]
+    pub type Host;
+
+    #[wasm_bindgen(method, structural)]
+    #[allow(clippy::too_many_arguments)]
+    fn deliver(
+        this: &Host,
+        records: *const u32,
+        record_words: usize,
+        pieces: *const u32,
+        piece_words: usize,
+        text: *const u8,
+        text_bytes: usize,
+        first_token: f64,
+        new_names: Option<Array>,
+        notices: Option<Array>,
+    ) -> f64;
+
+    #[wasm_bindgen(method, structural)]
+    fn notify(this: &Host, notice: JsValue);
+}
+
+impl Host {
+    /// Hands a batch over; answers how many of its records the app finished at once.
+    ///
+    /// JavaScript reads the tables through the addresses, before it runs any app code; `batch` must not change
+    /// until it has.
+    pub(crate) fn deliver_batch(&self, call: &BatchCall) -> u64 {
+        let finished = self.deliver(
+            call.records.0,
+            call.records.1,
+            call.pieces.0,
+            call.pieces.1,
+            call.text.0,
+            call.text.1,
+            call.first_token as f64,
+            call.new_names.clone(),
+            call.notices.clone(),
+        );
+        finished as u64
+    }
+
+    pub(crate) fn notify_app(&self, notice: &Notice) {
+        self.notify(to_js(notice));
+    }
+}
+
+/// A batch as addresses, so that no borrow of the machine outlives the moment in which it was described.
+pub(crate) struct BatchCall {
+    records: (*const u32, usize),
+    pieces: (*const u32, usize),
+    text: (*const u8, usize),
+    pub(crate) first_token: u64,
+    new_names: Option<Array>,
+    notices: Option<Array>,
+}
+
+impl BatchCall {
+    pub(crate) fn describe(batch: &Batch) -> Self {
+        let new_names: Array = batch.new_names().map(JsValue::from_str).collect();
+        let notices: Array = batch.notices().iter().map(to_js).collect();
+        Self {
+            records: (batch.records().as_ptr(), batch.records().len()),
+            pieces: (batch.pieces().as_ptr(), batch.pieces().len()),
+            text: (batch.text().as_ptr(), batch.text().len()),
+            first_token: batch.first_token(),
+            new_names: Some(new_names).filter(|names| names.length() > 0),
+            notices: Some(notices).filter(|notices| notices.length() > 0),
+        }
+    }
+}
+
+/// A plain object, with what is absent left out.
+pub(crate) fn to_js(value: &impl Serialize) -> JsValue {
+    let serializer = serde_wasm_bindgen::Serializer::new().serialize_maps_as_objects(true);
+    value.serialize(&serializer).unwrap_or(JsValue::UNDEFINED)
+}
+
+/// A global function or object, where there is one.
+pub(crate) fn global(name: &str) -> Option<JsValue> {
+    js_sys::Reflect::get(&js_sys::global(), &name.into())
+        .ok()
+        .filter(|value| !value.is_undefined() && !value.is_null())
+}
+
+/// Whether `value` can be called.
+pub(crate) fn as_function(value: &JsValue) -> Option<Function> {
+    value.dyn_ref::<Function>().cloned()
+}

@@ -1,0 +1,58 @@
+//! One timer for all that the machine waits for.
+
+use gloo_timers::callback::Timeout;
+
+/// Longest wait that `setTimeout` can do: beyond 2^31 − 1 ms it fires at once.
+const WAIT_MS_MAX: u64 = i32::MAX as u64;
+
+#[derive(Default)]
+pub(crate) struct WakeUp {
+    pending: Option<(u64, Timeout)>,
+}
+
+impl WakeUp {
+    /// Wakes at `at_ms` or earlier; never is `None`. A timer that would fire before is left alone: an early call
+    /// is a no-op for the machine, and each chunk that comes moves its deadline.
+    pub(crate) fn set(&mut self, now_ms: u64, at_ms: Option<u64>, wake: impl FnOnce() + 'static) {
+        let Some(at_ms) = at_ms else {
+            self.pending = None;
+            return;
+        };
+        if self.pending.as_ref().is_some_and(|(pending, _)| *pending <= at_ms) {
+            return;
+        }
+        let wait = at_ms.saturating_sub(now_ms).min(WAIT_MS_MAX);
+        self.pending = Some((now_ms + wait, Timeout::new(wait as u32, wake)));
+    }
+
+    /// The timer has fired.
+    pub(crate) fn fired(&mut self) {
+        // Dropping it would cancel it, which is harmless but a call into JavaScript.
+        if let Some((_, timeout)) = self.pending.take() {
+            timeout.forget();
+        }
+    }
+}
+
+/// Milliseconds on the page's monotonic clock.
+pub(crate) fn now_ms() -> u64 {
+    thread_local! {
+        static PERFORMANCE: Option<wasm_bindgen::JsValue> = super::host::global("performance");
+    }
+    PERFORMANCE.with(|performance| {
+        let reading = performance.as_ref().map_or_else(js_sys::Date::now, performance_now);
+        reading.max(0.0) as u64
+    })
+}
+
+fn performance_now(performance: &wasm_bindgen::JsValue) -> f64 {
+    use wasm_bindgen::JsCast;
+    performance.unchecked_ref::<Performance>().now()
+}
+
+#[wasm_bindgen::prelude::wasm_bindgen]
+extern "C" {
+    type Performance;
+    #[wasm_bindgen(method)]
+    fn now(this: &Performance) -> f64;
+}
