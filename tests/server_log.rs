@@ -321,6 +321,26 @@ async fn a_log_on_disk_goes_on_where_it_was_closed() {
     }
 }
 
+#[tokio::test]
+async fn a_log_on_disk_remembers_where_each_epoch_ended() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for generation in 0..3_u32 {
+        let log = RedbLog::open(dir.path(), RedbOptions::default()).expect("a log");
+        let channel = log.channel("a").expect("a channel");
+        let bounds = log.bounds(&channel).await.expect("bounds");
+        assert_eq!(bounds.ends, (0..generation.saturating_sub(1)).map(|g| (g, 2)).collect::<Vec<_>>());
+        for n in 1..=2 {
+            assert_eq!(append(&log, "a", event("x")).await.place, place(generation, n));
+        }
+        assert_eq!(
+            read(&log, &channel, START, PageLimit::default()).await.len(),
+            (generation as usize + 1) * 2
+        );
+        log.begin_epoch().await.expect("a new epoch");
+        log.close().await;
+    }
+}
+
 // Many publishers share a sync: far fewer than one each, or this would take minutes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_publishers_are_stored_each_once() {

@@ -322,8 +322,12 @@ async fn ten_thousand_visitors_with_faults_are_forgotten() {
     let (_, router) = trouble(0);
     let mut first = opened(&router, "?client=first").await;
     for n in 0..10_000 {
-        assert_eq!(order(&router, &format!("silence?client=c{n}")).await, StatusCode::OK);
+        assert_eq!(order(&router, &format!("silence?ms=600000&client=c{n}")).await, StatusCode::OK);
     }
+    // The table is bounded: the first of them is as if it had never been, the last is still silent.
+    opened(&router, "?client=c0").await;
+    let mut last = ask(&router, get("/stream/a?client=c9999")).await;
+    assert!(last.quiet(50).await);
     // A stream whose visitor was forgotten obeys what is for everybody.
     assert_eq!(order(&router, "drop-connections").await, StatusCode::OK);
     assert_eq!(first.any().await, Err(End::Cut));

@@ -322,6 +322,18 @@ async fn drain_closes_every_stream_with_a_reason_and_admits_no_other() {
     assert_eq!(ask(&router, get("/health")).await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
+// What is published during a replay comes after its end, so that its announced count is true.
+#[tokio::test]
+async fn a_replay_is_as_long_as_it_was_announced() {
+    let (hub, router, _) = plain();
+    publish(&hub, 1..=3).await;
+    let mut reader = ask(&router, get("/stream/a?from=start")).await;
+    publish(&hub, 4..=5).await;
+    let names = names_until(&mut reader, "control.replay_end").await;
+    assert_eq!(names, ["control.open", "control.replay_start", "n", "n", "n", "control.replay_end"]);
+    assert_eq!(reader.sequences(2).await, [4, 5]);
+}
+
 /// Reads `count` events and checks that each is there once, in order.
 async fn exactly(reader: &mut Reader, from: u64, count: u64) {
     for n in from..from + count {
