@@ -106,20 +106,19 @@ async function compile(given: Exclude<WasmSource, URL | string>): Promise<WebAss
       const message = `cannot fetch the WebAssembly core from ${given.url}: status ${given.status}`;
       throw new WasmLoadError('http_status', message);
     }
-    // Streaming insists on the media type, and plain file servers do not always know it.
-    const streamable = given.headers.get('content-type')?.startsWith('application/wasm') ?? false;
-    if (streamable && typeof WebAssembly.compileStreaming === 'function') return WebAssembly.compileStreaming(given);
-    return WebAssembly.compile(await body(given));
+    try {
+      // Streaming insists on this very media type, and plain file servers do not always know it.
+      const streamable = given.headers.get('content-type')?.toLowerCase() === 'application/wasm';
+      if (streamable && typeof WebAssembly.compileStreaming === 'function') {
+        return await WebAssembly.compileStreaming(given);
+      }
+      return await WebAssembly.compile(await given.arrayBuffer());
+    } catch (error) {
+      // Bytes that cannot be read are a TypeError, bytes that cannot be compiled are not.
+      throw error instanceof TypeError ? unreachable(given.url, error) : error;
+    }
   }
   return given instanceof WebAssembly.Module ? given : WebAssembly.compile(given as BufferSource);
-}
-
-async function body(response: Response): Promise<ArrayBuffer> {
-  try {
-    return await response.arrayBuffer();
-  } catch (error) {
-    throw unreachable(response.url, error);
-  }
 }
 
 function unreachable(url: string, error: unknown): WasmLoadError {

@@ -1,6 +1,7 @@
 //! From Rust and TypeScript to the npm package in `pkg/`.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use crate::project;
 use crate::setup;
@@ -28,6 +29,12 @@ pub fn run() -> Result<(), String> {
     package()?;
     println!("the npm package is in pkg/; an app takes it with `npm install {}/pkg`", here());
     Ok(())
+}
+
+/// Builds where this task has not done so yet.
+pub fn once() -> Result<(), String> {
+    static OUTCOME: OnceLock<Result<(), String>> = OnceLock::new();
+    OUTCOME.get_or_init(run).clone()
 }
 
 pub fn size() -> Result<(), String> {

@@ -1,38 +1,57 @@
 //! The tasks of this repository. `cargo xtask help` lists them.
 
+mod bench;
 mod build;
+mod demo;
 mod project;
+mod server;
 mod setup;
 mod sh;
+mod tally;
+mod test;
 
 use std::process::ExitCode;
-
-const HELP: &str = "\
-usage: cargo xtask TASK
-
-  build    builds the npm package into pkg/
-  size     builds, and prints the sizes of what an app downloads
-  setup    installs what the tasks need; each task does so itself for what it needs";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     project::enter_root();
     let outcome = match args[..] {
-        ["build"] => build::run(),
-        ["size"] => build::size(),
-        ["setup"] => setup::all(),
+        ["demo"] => done(demo::run()),
+        ["test", ref parts @ ..] => test::run(parts),
+        ["build"] => done(build::run()),
+        ["size"] => done(build::size()),
+        ["bench"] | ["bench", "client"] => done(bench::client()),
+        ["setup"] => done(setup::all()),
         [] | ["help" | "--help" | "-h"] => {
-            println!("{HELP}");
-            Ok(())
+            println!("{}", help());
+            Ok(ExitCode::SUCCESS)
         }
-        _ => Err(format!("no such task: {}\n\n{HELP}", args.join(" "))),
+        _ => Err(format!("no such task: {}\n\n{}", args.join(" "), help())),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("\nxtask: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|message| {
+        eprintln!("\nxtask: {message}");
+        ExitCode::FAILURE
+    })
+}
+
+fn done(outcome: Result<(), String>) -> Result<ExitCode, String> {
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+fn help() -> String {
+    format!(
+        "\
+usage: cargo xtask TASK
+
+  demo             builds all, starts the server with the demo page and prints its address
+  test [PART...]   runs all tests, or these parts: {}
+  build            builds the npm package into pkg/
+  size             builds, and prints the sizes of what an app downloads
+  bench [client]   measures the built package in Chromium
+  setup            installs what the tasks need; each task does so itself for what it needs
+
+CHROMIUM and CHROMEDRIVER name a browser and its driver that are not on PATH.",
+        test::names()
+    )
 }

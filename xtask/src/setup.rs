@@ -26,6 +26,17 @@ pub fn for_build() -> Result<(), String> {
     node_modules()
 }
 
+/// Formatting and lints, for both targets.
+pub fn for_lint() -> Result<(), String> {
+    wasm_target()?;
+    for tool in ["fmt", "clippy"] {
+        if sh::capture("cargo", &[tool, "--version"]).is_none() {
+            sh::run("rustup", &["component", "add", if tool == "fmt" { "rustfmt" } else { tool }])?;
+        }
+    }
+    Ok(())
+}
+
 /// Running Rust tests in a browser.
 pub fn for_wasm_tests() -> Result<(), String> {
     wasm_target()?;
@@ -84,7 +95,7 @@ fn wasm_bindgen() -> Result<(), String> {
     sh::run("cargo", &["install", "wasm-bindgen-cli", "--version", &wanted])
 }
 
-pub fn node() -> Result<(), String> {
+fn node() -> Result<(), String> {
     let (major, minor) = NODE_MIN;
     let advice = format!("install Node {major}.{minor} or later, with npm");
     let found = sh::capture("node", &["--version"]).ok_or(format!("node is missing: {advice}"))?;
@@ -100,7 +111,7 @@ fn node_suffices(version: &str) -> bool {
 }
 
 /// `npm ci`, unless node_modules is of this very lock file.
-pub fn node_modules() -> Result<(), String> {
+fn node_modules() -> Result<(), String> {
     const INSTALLED: &str = "node_modules/.installed-lock.json";
     let lock = project::read("package-lock.json")?;
     if fs::read_to_string(INSTALLED).is_ok_and(|installed| installed == lock) {

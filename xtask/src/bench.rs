@@ -1,0 +1,19 @@
+//! Measurements. They print figures and never fail a build.
+
+use crate::build;
+use crate::server;
+use crate::setup;
+use crate::sh;
+
+/// The whole pipeline in Chromium, against a parser in JavaScript.
+pub fn client() -> Result<(), String> {
+    setup::browser()?;
+    build::run()?;
+    sh::run("cargo", &server::BUILD)?;
+    let mut command = sh::command("node", &["benches/browser/run.mjs"]);
+    command.env("HOLDFAST_BIN", server::binary());
+    if let Some(chromium) = setup::chromium() {
+        command.env("CHROMIUM", chromium);
+    }
+    sh::run_command(&mut command)
+}
