@@ -100,10 +100,10 @@ export class Incidents {
     if (current !== undefined) {
       if (this.#replaying) current.replayed += 1;
       else if (current.openedAt !== undefined) queueMicrotask(() => this.#finish());
-      // Only events that came in one piece can have been put in order.
+      // The connector does not report what it put in order. A swapped pair comes in one piece, so that tells.
       if (current.kind === 'swap' && current.lostAt === undefined && current.previous?.receivedAt === receivedAt) {
-        const pair = `${short(current.previous.id)} and ${short(id)}`;
-        this.#end(`The server sent ${short(id)} before ${short(current.previous.id)}. The app got ${pair}, in this order.`);
+        const [first, second] = [short(current.previous.id), short(id)];
+        this.#end(`The server held ${first} back until ${second} was out. The app got ${first}, then ${second}.`);
       }
       current.previous = { id, receivedAt };
     }
@@ -135,7 +135,7 @@ export class Incidents {
       this.#end(`${events(duplicates)} came a second time (${which}) and ${duplicates === 1 ? 'was' : 'were'} dropped. The app saw none of it.`);
       return;
     }
-    this.#end('Nothing to see this time: no event passed while the trouble lasted.');
+    this.#end('Nothing to see this time: the trouble passed without a trace.');
   }
 
   #finish() {
@@ -144,7 +144,7 @@ export class Incidents {
     const parts = [`${current.cause} after event ${short(current.afterId ?? current.resumedFrom)}`];
     const away = `back after ${seconds(current.openedAt - current.lostAt)}`;
     parts.push(current.refusals > 0 ? `${current.refusals === 1 ? 'refused once' : `refused ${current.refusals} times`}, ${away}` : away);
-    parts.push(current.resumedFrom === undefined ? 'without a cursor' : `resumed from ${current.resumedFrom}`);
+    parts.push(current.resumedFrom === undefined ? 'without a cursor' : `resumed from ${short(current.resumedFrom)}`);
     parts.push(current.replayed === 0 ? 'nothing was missed' : `${events(current.replayed)} replayed`);
     if (current.duplicates > 0) parts.push(`${events(current.duplicates)} came twice and dropped`);
     this.#end(`${parts.join('; ')}.`);

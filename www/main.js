@@ -125,14 +125,23 @@ function showState() {
   const left = retryDueAt === undefined ? 0 : retryDueAt - Date.now();
   const note = left > 0 ? `next attempt in ${seconds(left)}` : '';
   if (at('state-note').textContent !== note) at('state-note').textContent = note;
+  // Said again beside the outcomes: on a phone the connection is out of sight while its buttons are pressed.
+  const now = note === '' ? connector.state : `${connector.state}, ${note}`;
+  if (at('now').textContent !== now) at('now').textContent = now;
 }
 
 function renderEvent({ id, type, receivedAt, lagMs, replayed }) {
   const how = replayed ? 'replayed' : 'live';
   const lag = lagMs === undefined ? '' : lagMs < 1000 ? `${Math.max(0, lagMs)} ms` : seconds(lagMs);
-  const row = element('li', how, element('code', 'id', id ?? 'no id'), element('span', 'type', type));
+  const row = element('li', how, numbered(id), element('span', 'type', type));
   row.append(time(receivedAt), element('span', 'how', how), element('span', 'lag', lag));
   return row;
+}
+
+/** The number is what one reads; the epoch before it gives way where room is short. */
+function numbered(id = 'no id') {
+  const cut = id.lastIndexOf('-') + 1;
+  return element('code', 'id', element('span', '', id.slice(0, cut)), element('b', '', id.slice(cut)));
 }
 
 let sayTimer;

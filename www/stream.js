@@ -2,11 +2,11 @@ import { connectSSE } from './holdfast-sse/index.js';
 
 export function openStream(client, onEvent, callbacks) {
   return connectSSE(`/stream?client=${client}`, {
-    onEvent,                       // each event, once and in order
-    persistLastEventId: true,      // a reload goes on where the page was
-    persistKey: `demo:${client}`,  // a place of its own for every tab
-    livenessTimeoutMs: 5_000,      // silent for so long: the stream is dead
+    onEvent,                       // each event once, in order
+    persistLastEventId: true,      // a reload goes on from here
+    persistKey: `demo:${client}`,  // one place for each tab
+    livenessTimeoutMs: 5_000,      // so long a silence is a failure
     retryPolicy: { maxDelayMs: 8_000 },
-    ...callbacks,                  // what the log on this page shows
+    ...callbacks,                  // what the log below shows
   });
 }

@@ -1,8 +1,9 @@
 // Two lanes over the last minutes: the states of the connection, and the events where they were published. The first
 // may have breaks. That the second has none is what the library is for.
 
-const WINDOW_MS = 180_000;
-const WINDOW_NARROW_MS = 90_000;
+/** Grows with what there is to show, so that a first visit is not a strip of nothing. */
+const WINDOWS_MS = [60_000, 120_000, 180_000];
+const WINDOW_NARROW_MS = 60_000;
 const NARROW_PX = 560;
 const SEGMENTS_MAX = 400;
 const MARKS_MAX = 4_000;
@@ -37,7 +38,7 @@ export class Timeline {
   restore() {
     try {
       const kept = JSON.parse(sessionStorage.getItem(KEY));
-      if (kept === null || Date.now() - kept.at > WINDOW_MS) return kept?.at;
+      if (kept === null || Date.now() - kept.at > WINDOWS_MS.at(-1)) return kept?.at;
       this.#segments = [...kept.segments, { state: 'away', from: kept.at }];
       this.#marks = kept.marks;
       return kept.at;
@@ -75,11 +76,17 @@ export class Timeline {
   draw() {
     if (this.#width === 0) return;
     const now = Date.now();
-    const span = this.#width < NARROW_PX ? WINDOW_NARROW_MS : WINDOW_MS;
+    const span = this.#span(now);
     const place = (at) => ((at - (now - span)) / span) * this.#width;
     this.#drawStrip(now, span, place);
     this.#drawTicks(now - span, place);
     this.#drawAxis(span);
+  }
+
+  #span(now) {
+    if (this.#width < NARROW_PX) return WINDOW_NARROW_MS;
+    const seen = now - (this.#segments[0]?.from ?? now);
+    return WINDOWS_MS.find((span) => seen <= span) ?? WINDOWS_MS.at(-1);
   }
 
   #drawStrip(now, span, place) {
@@ -89,7 +96,7 @@ export class Timeline {
       if (to < now - span) return;
       const left = Math.max(0, place(from));
       // What lasted a few milliseconds must be seen all the same.
-      const width = Math.max(3, place(to) - left);
+      const width = Math.max(state === 'away' ? 6 : 3, place(to) - left);
       const name = NAMES[state] ?? state;
       const segment = document.createElement('span');
       segment.dataset.state = state;
@@ -108,7 +115,7 @@ export class Timeline {
       if (at < oldest) continue;
       const x = place(at).toFixed(1);
       // Replayed ones carry a head, so that colour is not all that tells them apart.
-      if (late) paths.replayed += `M${x} 24V7m-2.5 0h5`;
+      if (late) paths.replayed += `M${x} 24V7m-1.8 0h3.6`;
       else paths.live += `M${x} 24V12`;
     }
     this.#ticks.setAttribute('viewBox', `0 0 ${this.#width} 24`);
