@@ -2,7 +2,7 @@
 
 import { Batch, Kind } from './batch.js';
 import { type ErrorCode, reportUnhandled, SSEError } from './errors.js';
-import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
+import type { EventMap, StreamEventOf } from './event.js';
 import { Connector as Core, type Host, type Notice } from './glue/core.js';
 import { loadCore, onTrap } from './core.js';
 import { memory } from './loader.js';
@@ -41,8 +41,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   /** Names of events by the index that the core knows them by. */
   readonly #names: string[] = [];
   #attempt = 0;
-  #latest: StreamEvent | undefined;
-  #lag: number | undefined;
+  /** The cursor as last stored: should the core fail, the stream goes on from here in a new one. */
   #lastEventId = '';
   #forgetTrap: (() => void) | undefined;
 
@@ -88,7 +87,6 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   /** Counters since the connector was made. */
   getStats(): Stats {
     const counters = (this.#core?.stats() ?? {}) as Partial<Stats>;
-    const lag = this.#latest === undefined ? this.#lag : (this.#latest.lagMs ?? this.#lag);
     return {
       eventsReceived: 0,
       eventsDelivered: 0,
@@ -102,7 +100,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       bytesReceived: 0,
       clockRegressions: 0,
       ...counters,
-      lag,
+      lag: this.#pump.latest?.lagMs,
       state: this.state,
       lastEventId: this.lastEventId,
     };
@@ -184,7 +182,9 @@ export class SSEConnector<Map extends EventMap = EventMap> {
 
   #renewPump(): void {
     if (!this.#pump.hasEnded) return;
-    this.#pump = new Pump(this.#pumpHost, this.#options.handlerConcurrency ?? 1, this.#pump.started);
+    const { started, latest } = this.#pump;
+    this.#pump = new Pump(this.#pumpHost, this.#options.handlerConcurrency ?? 1, started);
+    this.#pump.latest = latest;
   }
 
   #release(): void {
@@ -198,7 +198,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   /** Runs app code: nothing it throws gets out, and what it asks for waits until it is through. */
   #call<Info>(callback: ((info: Info) => unknown) | undefined, info: Info): void {
     if (callback === undefined) return;
-    this.#enter();
+    this.#inApp += 1;
     try {
       callback(info);
     } catch (error) {
@@ -206,10 +206,6 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     } finally {
       this.#leave();
     }
-  }
-
-  #enter(): void {
-    this.#inApp += 1;
   }
 
   #leave(): void {
@@ -265,6 +261,9 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       return this.#pump.deliver(batch);
     },
     notify: (notice) => this.#notice(notice),
+    committed: (cursor) => {
+      this.#lastEventId = cursor;
+    },
   };
 
   #notice(notice: Notice): void {
@@ -298,18 +297,9 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   }
 
   readonly #pumpHost: PumpHost = {
-    handle: (event) => {
-      this.#latest = event;
-      if (event.id !== undefined) this.#lastEventId = event.id;
-      const { onEvent } = this.#options;
-      if (onEvent === undefined) return undefined;
-      this.#enter();
-      try {
-        return onEvent(event as StreamEventOf<Map>);
-      } finally {
-        this.#leave();
-      }
-    },
+    onEvent: (event) => this.#options.onEvent?.(event as StreamEventOf<Map>),
+    enter: () => { this.#inApp += 1; },
+    leave: () => this.#leave(),
     tell: (kind, event) => {
       this.#call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
     },
@@ -322,7 +312,9 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       if (reaction !== 'retry') return reaction;
       return Math.min(HANDLER_RETRY_MS_MIN * 2 ** (tries - 1), HANDLER_RETRY_MS_MAX);
     },
-    done: (token) => this.#core?.done(token),
+    done: (token) => {
+      this.#core?.done(token);
+    },
   };
 }
 

@@ -4,6 +4,9 @@
 // would be shorter, but a side effect: bundlers that trust `"sideEffects": false` drop a module of which only
 // re-exports are used, and the source would be missing in exactly the production build.
 
+// `Symbol.dispose` in the declarations; without this an app's own settings would have to name it.
+/// <reference lib="esnext.disposable" preserve="true" />
+
 import * as api from './api.js';
 import type { EventMap } from './event.js';
 import { inlineWasm } from './inline.js';

@@ -1,6 +1,9 @@
 // The entry point `holdfast-sse/slim`: the same without the WebAssembly module inside, for apps that serve it as
 // a file (`holdfast-sse/core.wasm`) or whose platform hands it over compiled.
 
+// `Symbol.dispose` in the declarations; without this an app's own settings would have to name it.
+/// <reference lib="esnext.disposable" preserve="true" />
+
 import { loadFrom, type WasmSource } from './loader.js';
 
 export * from './api.js';

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use holdfast_sse::server::serve::{self, ServeArgs, ServeError};
 
 #[derive(Parser)]
@@ -19,7 +19,16 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let Task::Serve(args) = Command::parse().task;
+    let args = match Command::try_parse() {
+        Ok(Command { task: Task::Serve(args) }) => args,
+        Err(error) => {
+            if let Some(sentence) = serve::explain(&error, &Command::command()) {
+                eprintln!("holdfast: {sentence}");
+                return ExitCode::from(2);
+            }
+            error.exit()
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -262,6 +262,9 @@ impl Batch {
 
 /// The length of `text` in JavaScript: one unit a character, two beyond the basic plane.
 fn utf16_units(text: &str) -> u32 {
+    if text.is_ascii() {
+        return text.len() as u32;
+    }
     let units: usize =
         text.bytes().map(|byte| usize::from(byte & 0xC0 != 0x80) + usize::from(byte >= 0xF0)).sum();
     units as u32

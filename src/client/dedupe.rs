@@ -4,8 +4,9 @@
 //! not have its new events swallowed. Both are kept as hashes, 128 bits together, so that memory is bounded
 //! whatever the server sends.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 use super::config::DedupeConfig;
 
@@ -13,13 +14,13 @@ use super::config::DedupeConfig;
 pub(crate) struct DedupeWindow {
     config: DedupeConfig,
     hasher: foldhash::quality::FixedState,
-    content_by_id: HashMap<u64, Entry, foldhash::fast::FixedState>,
+    seen_by_id: HashMap<u64, Seen, BuildHasherDefault<AlreadyHashed>>,
     oldest_first: VecDeque<(u64, u64)>,
     next_stamp: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct Seen {
     content: u64,
     seen_at_ms: u64,
     stamp: u64,
@@ -30,7 +31,7 @@ impl DedupeWindow {
         Self {
             config,
             hasher: foldhash::quality::FixedState::default(),
-            content_by_id: HashMap::default(),
+            seen_by_id: HashMap::default(),
             oldest_first: VecDeque::new(),
             next_stamp: 0,
         }
@@ -38,17 +39,24 @@ impl DedupeWindow {
 
     /// Whether this event was seen; remembers it if not.
     pub(crate) fn is_repeat(&mut self, now_ms: u64, id: &str, name: &str, data: &str) -> bool {
-        let key = self.hasher.hash_one(id);
-        let content = self.hasher.hash_one((name, data));
-        if let Some(seen) = self.content_by_id.get(&key) {
-            let fresh = self.config.ttl_ms == 0 || now_ms - seen.seen_at_ms < self.config.ttl_ms;
-            if fresh && seen.content == content {
-                return true;
+        let key = self.key(id);
+        let content = self.content(name, data);
+        let stamp = self.next_stamp;
+        let seen = Seen { content, seen_at_ms: now_ms, stamp };
+        match self.seen_by_id.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(seen);
+            }
+            Entry::Occupied(mut place) => {
+                let before = place.get();
+                let fresh = self.config.ttl_ms == 0 || now_ms - before.seen_at_ms < self.config.ttl_ms;
+                if fresh && before.content == content {
+                    return true;
+                }
+                place.insert(seen);
             }
         }
-        let stamp = self.next_stamp;
         self.next_stamp += 1;
-        self.content_by_id.insert(key, Entry { content, seen_at_ms: now_ms, stamp });
         self.oldest_first.push_back((key, stamp));
         while self.oldest_first.len() > self.config.size_max {
             self.evict_oldest();
@@ -58,16 +66,50 @@ impl DedupeWindow {
 
     /// Forgets an event that the app was never given, so that its replay gets through.
     pub(crate) fn forget(&mut self, id: &str) {
-        self.content_by_id.remove(&self.hasher.hash_one(id));
+        self.seen_by_id.remove(&self.key(id));
+    }
+
+    fn key(&self, id: &str) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(id.as_bytes());
+        hasher.finish()
+    }
+
+    fn content(&self, name: &str, data: &str) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(data.as_bytes());
+        // Its length keeps name and data apart.
+        hasher.write_usize(name.len());
+        hasher.write(name.as_bytes());
+        hasher.finish()
     }
 
     fn evict_oldest(&mut self) {
-        if let Some((key, stamp)) = self.oldest_first.pop_front() {
+        if let Some((key, stamp)) = self.oldest_first.pop_front()
             // The same id may have been seen again since, with other data: that entry is younger and stays.
-            if self.content_by_id.get(&key).is_some_and(|entry| entry.stamp == stamp) {
-                self.content_by_id.remove(&key);
-            }
+            && let Entry::Occupied(place) = self.seen_by_id.entry(key)
+            && place.get().stamp == stamp
+        {
+            place.remove();
         }
+    }
+}
+
+/// The keys are hashes already.
+#[derive(Debug, Default)]
+struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        debug_assert!(false, "only u64 keys");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -92,7 +134,7 @@ mod tests {
         check(200, "4", "b", false, "its time to live is over");
         window.forget("4");
         assert!(!window.is_repeat(201, "4", "message", "b"), "forgotten");
-        assert!(window.content_by_id.len() <= 3);
+        assert!(window.seen_by_id.len() <= 3);
     }
 
     #[test]
@@ -102,6 +144,6 @@ mod tests {
             window.is_repeat(0, &index.to_string(), "message", "x");
             window.forget(&index.wrapping_sub(1).to_string());
         }
-        assert!(window.content_by_id.len() <= 1_000 && window.oldest_first.len() <= 1_000);
+        assert!(window.seen_by_id.len() <= 1_000 && window.oldest_first.len() <= 1_000);
     }
 }

@@ -4,6 +4,8 @@
 
 use std::hash::BuildHasher;
 
+use memchr::memmem;
+
 use crate::wire::envelope;
 
 use super::config::OrderingConfig;
@@ -38,6 +40,8 @@ pub(crate) struct Late {
 #[derive(Debug)]
 pub(crate) struct OrderingGuard {
     config: OrderingConfig,
+    /// Finds the field's name; building a searcher costs more than most searches.
+    field: memmem::Finder<'static>,
     hasher: foldhash::quality::FixedState,
     /// Hash of the stream's id and its highest sequence, the most recent stream last.
     streams: Vec<(u64, u64)>,
@@ -49,6 +53,7 @@ impl OrderingGuard {
     pub(crate) fn new(config: OrderingConfig) -> Self {
         Self {
             config,
+            field: memmem::Finder::new("\"sequence\""),
             hasher: foldhash::quality::FixedState::default(),
             streams: Vec::new(),
             connection: None,
@@ -73,9 +78,7 @@ impl OrderingGuard {
     /// `Some` where the event is late.
     pub(crate) fn check(&mut self, data: &str) -> Option<Late> {
         // Most data has no such field; a search is far cheaper than a scan.
-        if self.config.rule == OrderingRule::None
-            || memchr::memmem::find(data.as_bytes(), b"\"sequence\"").is_none()
-        {
+        if self.config.rule == OrderingRule::None || self.field.find(data.as_bytes()).is_none() {
             return None;
         }
         let envelope = envelope::scan(data)?;

@@ -1,5 +1,6 @@
 //! Answers that are not streams: JSON that says what went wrong, and what to do about it.
 
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -24,6 +25,21 @@ impl Refusal {
 
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>, retry_ms: u64) -> Self {
         Self { retry_ms: Some(retry_ms), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(_: PathRejection) -> Self {
+        Self::bad_request(
+            "invalid_channel",
+            "the channel in the path cannot be read: it should be UTF-8, percent-encoded",
+        )
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(_: QueryRejection) -> Self {
+        Self::bad_request("invalid_query", "the query cannot be read: it should be name=value pairs")
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Each takes `?client=<id>` to act on the streams that were opened with the same parameter only. (K30)
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use super::answer::Refusal;
 use super::faults::{Fault, REPEAT_MAX};
 use super::hub::Hub;
 use super::request::{invalid_client, is_label};
+use super::stream;
 
 /// Longest fault of a duration.
 const FAULT_MS_MAX: u64 = 600_000;
@@ -27,9 +29,12 @@ struct Order {
 
 pub(crate) fn routes() -> Router<Hub> {
     let on = |change: fn(&mut Fault, &Amounts)| {
-        post(async move |State(hub): State<Hub>, Query(order): Query<Order>| apply(&hub, &order, change))
+        post(async move |State(hub): State<Hub>, order: Result<Query<Order>, QueryRejection>| {
+            apply(&hub, &order?.0, change)
+        })
     };
     Router::new()
+        .route("/debug/buffer", get(buffer))
         .route("/debug/drop-connections", on(|fault, _| fault.drops += 1))
         .route(
             "/debug/refuse",
@@ -51,6 +56,29 @@ pub(crate) fn routes() -> Router<Hub> {
         .route("/debug/resume-events", on(|fault, _| fault.events_paused = false))
         .route("/debug/stop-heartbeats", on(|fault, _| fault.heartbeats_stopped = true))
         .route("/debug/resume-heartbeats", on(|fault, _| fault.heartbeats_stopped = false))
+}
+
+#[derive(Debug, Deserialize)]
+struct Asked {
+    channel: Option<String>,
+}
+
+/// What the log holds of a channel.
+async fn buffer(
+    State(hub): State<Hub>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let name = asked?.0.channel.unwrap_or_else(|| hub.inner.options.default_channel.clone());
+    let channel = hub.inner.log.channel(&name).map_err(stream::refusal)?;
+    let bounds = hub.inner.log.bounds(&channel).await.map_err(stream::refusal)?;
+    let count = bounds.oldest.map_or(0, |oldest| bounds.distance(bounds.before(oldest), bounds.head));
+    Ok(Json(json!({
+        "channel": name,
+        "oldestAvailable": bounds.oldest.map(|place| hub.inner.id(place)),
+        "newestAvailable": hub.inner.id(bounds.head),
+        "eventCount": count,
+        "readers": channel.readers(),
+    })))
 }
 
 struct Amounts {

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::body::to_bytes;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -32,12 +33,13 @@ const BODY_OVERHEAD_BYTES: usize = 4096;
 
 pub(crate) async fn publish(
     State(hub): State<Hub>,
-    Path(channel): Path<String>,
+    channel: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     let (parts, body) = request.into_parts();
     // Nothing of the body is read for somebody who may not publish.
     authorize(hub.inner.options.publish_token.as_deref(), &parts.headers)?;
+    let Path(channel) = channel?;
     let body_bytes_max = hub.inner.options.event_bytes_max.saturating_add(BODY_OVERHEAD_BYTES);
     let body = to_bytes(body, body_bytes_max).await.map_err(|_| {
         let message = format!("the body could not be read, or is larger than {body_bytes_max} bytes");

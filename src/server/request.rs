@@ -21,9 +21,7 @@ const LABEL_BYTES_MAX: usize = 64;
 
 impl StreamRequest {
     pub(crate) fn read(request: &Parts) -> Result<Self, Refusal> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&request.uri).map_err(|_| {
-            Refusal::bad_request("invalid_query", "the query cannot be read: it should be name=value pairs")
-        })?;
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&request.uri)?;
         let query = |name: &str| pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str());
         // Browsers send the header on their own; the query is for first connections, and for pages that
         // must avoid the preflight which the header costs across origins.

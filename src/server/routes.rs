@@ -1,5 +1,6 @@
 //! The routes of a hub, and those of them that only report.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -36,8 +37,12 @@ async fn default_stream(State(hub): State<Hub>, request: Request) -> Response {
     hub.stream(&hub.inner.options.default_channel, &request.into_parts().0).await
 }
 
-async fn stream(State(hub): State<Hub>, Path(channel): Path<String>, request: Request) -> Response {
-    hub.stream(&channel, &request.into_parts().0).await
+async fn stream(
+    State(hub): State<Hub>,
+    channel: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    Ok(hub.stream(&channel?.0, &request.into_parts().0).await)
 }
 
 /// 200 while streams are admitted, 503 from the moment the server is stopping, so that a load balancer turns away.

@@ -36,8 +36,8 @@ pub(crate) async fn open(hub: &Arc<Inner>, channel: &str, asked: StreamRequest) 
         let left_ms = u64::try_from((until - Instant::now()).as_millis()).unwrap_or(u64::MAX);
         return Err(Refusal::unavailable("overload_reject", "refused by order of /debug/refuse", left_ms));
     }
-    let ticket = hub.admit()?;
     let channel = hub.log.channel(channel).map_err(refusal)?;
+    let ticket = hub.admit()?;
     // The head is watched before the bounds are read, so that nothing falls between the two.
     let head = channel.head();
     let bounds = hub.log.bounds(&channel).await.map_err(refusal)?;
@@ -100,7 +100,7 @@ fn heartbeat(ms: u64) -> Option<Interval> {
     })
 }
 
-fn refusal(error: LogError) -> Refusal {
+pub(crate) fn refusal(error: LogError) -> Refusal {
     match error {
         LogError::InvalidChannel => Refusal::bad_request("invalid_channel", error.to_string()),
         LogError::Closed => Refusal::unavailable("server_shutdown", "the server is stopping", 1000),

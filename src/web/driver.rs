@@ -167,6 +167,7 @@ impl Driver {
             }
             Output::Deliver => self.deliver(),
             Output::Commit(record) => {
+                self.host.committed(&record.cursor);
                 let problem = self.store.borrow_mut().save(record);
                 self.storage_problem(problem);
             }

@@ -18,6 +18,8 @@ export interface Host {
     firstToken: number, newNames: string[] | undefined, notices: Notice[] | undefined,
   ): number;
   notify(notice: Notice): void;
+  /** The cursor moved to here: everything up to it is processed. */
+  committed(cursor: string): void;
 }
 /** One of the core's notices; `kind` names the callback. */
 export type Notice = { kind: string } & Record<string, unknown>;
@@ -46,6 +48,9 @@ extern "C" {
 
     #[wasm_bindgen(method, structural)]
     fn notify(this: &Host, notice: JsValue);
+
+    #[wasm_bindgen(method, structural)]
+    pub(crate) fn committed(this: &Host, cursor: &str);
 }
 
 impl Host {

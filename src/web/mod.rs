@@ -19,3 +19,4 @@ mod timer;
 
 pub use connector::Connector;
 pub use helpers::{set_trap_hook, version};
+pub use host::Host;

@@ -13,7 +13,8 @@ const args = [
   '--disable-sync',
 ];
 
-/** Starts a headless browser. `options` are playwright's launch options. */
-export function launchChromium(options = {}) {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args, ...options });
+/** Starts a headless browser. `options` are playwright's launch options; their `args` are added to ours. */
+export function launchChromium({ args: more = [], ...options } = {}) {
+  const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+  return chromium.launch({ executablePath, args: [...args, ...more], ...options });
 }

@@ -13,6 +13,9 @@ const HOST: &str = "127.0.0.1";
 const PORTS: std::ops::Range<u16> = 3000..3100;
 
 pub fn run() -> Result<(), String> {
+    if !Path::new("www").is_dir() {
+        return Err("the demo page is missing: there is no folder www".to_owned());
+    }
     build::run()?;
     sh::run("cargo", &["build", "--bin", "holdfast", "--features", "server", "--profile", "server"])?;
     let target = project::target_dir();
@@ -20,19 +23,21 @@ pub fn run() -> Result<(), String> {
     assemble(&site).map_err(|error| format!("{} cannot be assembled: {error}", site.display()))?;
 
     let (binary, data) = (target.join("server/holdfast"), target.join("demo-data"));
-    fs::create_dir_all(&data).map_err(|error| format!("{} cannot be made: {error}", data.display()))?;
-    let (binary, site, data) =
-        (binary.display().to_string(), site.display().to_string(), data.display().to_string());
     let port = free_port()?.to_string();
-    let mut command = sh::command(
-        &binary,
-        &["serve", "--host", HOST, "--port", &port, "--site", &site, "--data", &data, "--debug-routes"],
-    );
+    let mut command = sh::command(&binary.display().to_string(), &["serve", "--host", HOST, "--port", &port]);
+    command.arg("--site").arg(&site).arg("--data-dir").arg(&data).args([
+        "--debug-routes",
+        "--log-format",
+        "text",
+    ]);
     sh::announce(&command);
-    println!("\n    The demo page: http://{HOST}:{port}/\n    Ctrl-C ends it; its events stay in {data}.\n");
+    println!(
+        "\n    The demo page: http://{HOST}:{port}/\n    Ctrl-C ends it; its events stay in {}.\n",
+        data.display()
+    );
     // The server takes this process over, so that Ctrl-C reaches it and nothing is left behind.
     let error = command.exec();
-    Err(format!("{binary} cannot be started: {error}"))
+    Err(format!("{} cannot be started: {error}", binary.display()))
 }
 
 /// The page, and the package under the name that the page imports.

@@ -32,7 +32,10 @@ impl Server {
     /// Starts a server on a free port and waits until it listens. What it prints goes to `log`.
     pub fn start(log: File) -> Result<Self, String> {
         let binary = binary();
-        let mut command = sh::command(&binary, &["serve", "--port", "0", "--memory", "--debug-routes"]);
+        let mut command = sh::command(
+            &binary,
+            &["serve", "--host", "127.0.0.1", "--port", "0", "--memory", "--debug-routes"],
+        );
         sh::announce(&command);
         Self::spawn(&mut command, log)
     }

@@ -133,7 +133,7 @@ impl Part {
 fn lint(part: &mut Part) -> Result<(), String> {
     part.counts = false;
     setup::for_lint()?;
-    part.sh("cargo", &["fmt", "--all", "--check"])?;
+    part.sh("cargo", &["fmt", "--all", "--check", "--", "--color", "never"])?;
     let native = ["clippy", "--workspace", "--all-targets", "--features", "server", "--", "-D", "warnings"];
     part.sh("cargo", &native)?;
     let wasm = ["clippy", "--lib", "--tests", "--target", "wasm32-unknown-unknown", "--", "-D", "warnings"];
@@ -154,7 +154,7 @@ fn wasm(part: &mut Part) -> Result<(), String> {
     // A driver that is named is not looked up on the network.
     let driver = env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".to_owned());
     let driver = sh::find(&driver).ok_or("chromedriver is not on PATH")?.display().to_string();
-    let args = ["test", "--headless", "--chromedriver", &driver, "--mode", "no-install"];
+    let args = ["test", "--headless", "--chrome", "--chromedriver", &driver, "--mode", "no-install"];
     let mut command = sh::command("wasm-pack", &args);
     // Read when the tests are compiled: they have no environment in the browser.
     command.env("HOLDFAST_TEST_SERVER", &server.address);

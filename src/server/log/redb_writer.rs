@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -59,7 +59,7 @@ struct Tables<'t> {
     ends: Table<'t, (u32, u32), u64>,
 }
 
-/// Without appends, how often old events are looked for where an age is set.
+/// How often old events are looked for where an age is set, and tails without readers.
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Writer {
@@ -97,13 +97,16 @@ impl Writer {
 
     /// Works until the last sender is gone and all that was queued is stored.
     pub(super) fn run(mut self, inbox: &Receiver<Command>) {
+        let mut swept = Instant::now();
         loop {
+            // By the clock, not only when idle: one busy channel must not keep the others from growing old.
+            if swept.elapsed() >= SWEEP {
+                self.sweep();
+                swept = Instant::now();
+            }
             let first = match inbox.recv_timeout(SWEEP) {
                 Ok(command) => command,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.sweep();
-                    continue;
-                }
+                Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let mut appends = Vec::new();

@@ -18,7 +18,7 @@ use self::settings::Settings;
 use super::publisher::Message;
 use super::{EventLog, Hub, LogError, MemoryLog, Publisher, RedbLog, RedbOptions, routes};
 
-pub use self::settings::ServeArgs;
+pub use self::settings::{ServeArgs, explain};
 
 /// Why the server did not start, or ended badly.
 #[derive(Debug)]
@@ -86,10 +86,10 @@ async fn serve(settings: &Settings, hub: &Hub, mut signals: Signals) -> Result<(
     let what = || format!("cannot listen on {}:{}", settings.host, settings.port);
     let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Io(what(), error))?;
     let local = listener.local_addr().map_err(|error| ServeError::Io(what(), error))?;
-    if settings.tick_ms > 0 {
+    let ticker = (settings.tick_ms > 0).then(|| {
         let channel = settings.streams.default_channel.clone();
-        tokio::spawn(tick(hub.publisher(), channel, Duration::from_millis(settings.tick_ms)));
-    }
+        tokio::spawn(tick(hub.publisher(), channel, Duration::from_millis(settings.tick_ms)))
+    });
     // Whoever started us waits for this line: it comes when connections are accepted, and is the only one.
     let mut stdout = std::io::stdout();
     let _ = writeln!(stdout, "holdfast: listening on http://{local}").and_then(|()| stdout.flush());
@@ -104,6 +104,9 @@ async fn serve(settings: &Settings, hub: &Hub, mut signals: Signals) -> Result<(
         let deadline = tokio::time::Instant::now() + grace;
         // The listener stays open while streams are sent off, so that newcomers hear 503 and not a refused connection.
         hub.drain(grace.mul_f64(0.9)).await;
+        if let Some(ticker) = ticker {
+            ticker.abort();
+        }
         let _ = stop.send(());
         let _ = tokio::time::timeout_at(deadline, server).await;
     };

@@ -3,22 +3,34 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Command};
 
 use super::ServeError;
 use super::logging::{LogFormat, LogLevel};
 use crate::server::log::{PageLimit, Retention};
 use crate::server::{CorsOrigins, StreamOptions};
 
+/// An hour, as the longest of all intervals.
+const MS_MAX: u64 = 3_600_000;
+
+fn whole<const MIN: u64, const MAX: u64>(text: &str) -> Result<u64, String> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| text.parse().ok()).flatten().filter(|number| (MIN..=MAX).contains(number));
+    number.ok_or_else(|| format!("a whole number from {MIN} to {MAX}"))
+}
+
 /// What `holdfast serve` takes. A flag wins over its variable.
 #[derive(Debug, Clone, Args)]
+#[command(allow_negative_numbers = true)]
 pub struct ServeArgs {
     /// Address to listen on
     #[arg(long, env = "HOST", default_value = "0.0.0.0")]
     host: String,
     /// Port to listen on; 0 takes a free one
-    #[arg(long, env = "PORT", default_value_t = 3000)]
-    port: u16,
+    #[arg(long, env = "PORT", default_value_t = 3000,
+          value_parser = whole::<0, 65_535>)]
+    port: u64,
     /// Folder of the event log
     #[arg(long, env = "SSE_DATA_DIR", default_value = "holdfast-data")]
     data_dir: PathBuf,
@@ -41,40 +53,40 @@ pub struct ServeArgs {
     #[arg(long, env = "LOG_LEVEL", value_enum, ignore_case = true, default_value_t = LogLevel::Info)]
     log_level: LogLevel,
     /// Milliseconds between two demo events on the channel `ticks`; 0 for none
-    #[arg(long, env = "SSE_TICK_INTERVAL", default_value_t = 1000, value_name = "MS")]
+    #[arg(long, env = "SSE_TICK_INTERVAL", default_value_t = 1000, value_name = "MS",
+          value_parser = whole::<0, MS_MAX>)]
     tick_interval: u64,
     /// Milliseconds between two heartbeats; 0 for none
-    #[arg(long, env = "SSE_HEARTBEAT_INTERVAL", default_value_t = 15_000, value_name = "MS")]
+    #[arg(long, env = "SSE_HEARTBEAT_INTERVAL", default_value_t = 15_000, value_name = "MS",
+          value_parser = whole::<0, MS_MAX>)]
     heartbeat_interval: u64,
     /// Reconnection time in milliseconds that streams announce
-    #[arg(long, env = "SSE_RETRY_TIMEOUT", default_value_t = 3000, value_name = "MS")]
+    #[arg(long, env = "SSE_RETRY_TIMEOUT", default_value_t = 3000, value_name = "MS",
+          value_parser = whole::<0, MS_MAX>)]
     retry: u64,
     /// Events kept for each channel
     #[arg(long, env = "SSE_MAX_BUFFER_SIZE", default_value_t = 100_000, value_name = "EVENTS",
-          value_parser = clap::value_parser!(u64).range(1..))]
+          value_parser = whole::<1, 1_000_000_000>)]
     max_buffer_size: u64,
     /// Events of one page of a replay; a longer replay takes several
     #[arg(long, env = "SSE_MAX_REPLAY_BATCH", default_value_t = 256, value_name = "EVENTS",
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    max_replay_batch: u32,
+          value_parser = whole::<1, 100_000>)]
+    max_replay_batch: u64,
     /// Milliseconds after which an event is no longer kept; 0 for no bound
-    #[arg(long, env = "SSE_BUFFER_TTL_MS", default_value_t = 0, value_name = "MS")]
+    #[arg(long, env = "SSE_BUFFER_TTL_MS", default_value_t = 0, value_name = "MS",
+          value_parser = whole::<0, { u64::MAX }>)]
     buffer_ttl: u64,
     /// Streams at the same time; further ones are answered with 503
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 1000, value_name = "STREAMS",
-          value_parser = clap::value_parser!(u32).range(1..))]
-    max_connections: u32,
+          value_parser = whole::<1, 10_000_000>)]
+    max_connections: u64,
     /// Milliseconds to say goodbye to open streams when stopping
     #[arg(long, env = "SHUTDOWN_GRACE_PERIOD", default_value_t = 5000, value_name = "MS",
-          value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+          value_parser = whole::<0, MS_MAX>)]
     grace_period: u64,
-    /// Origins of other hosts that may use the routes: `*`, or some like https://app.example, joined by commas
+    /// Origins of other hosts that may use the routes: `*`, or some like `https://app.example`, joined by commas
     #[arg(long, env = "SSE_CORS_ORIGINS", value_name = "ORIGINS")]
     cors_origins: Option<String>,
-    /// The bearer token for POST /publish/{channel}; without one that route is off. No flag, since the list of
-    /// processes shows those to everyone.
-    #[arg(env = "SSE_PUBLISH_TOKEN", hide = true, long = "publish-token-from-env", hide_env_values = true)]
-    publish_token: Option<String>,
 }
 
 /// The same, checked and sorted.
@@ -96,13 +108,17 @@ pub(super) struct Settings {
 
 impl ServeArgs {
     pub(super) fn check(self) -> Result<Settings, ServeError> {
+        refuse_unknown_variables()?;
         let streams = StreamOptions {
             heartbeat_ms: self.heartbeat_interval,
             retry_ms: self.retry,
-            connections_max: self.max_connections as usize,
-            page: PageLimit { events_max: self.max_replay_batch as usize, ..PageLimit::default() },
+            connections_max: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
+            page: PageLimit {
+                events_max: usize::try_from(self.max_replay_batch).unwrap_or(usize::MAX),
+                ..PageLimit::default()
+            },
             cors: cors(self.cors_origins.as_deref())?,
-            publish_token: self.publish_token,
+            publish_token: publish_token()?,
             tick_ms: Some(self.tick_interval).filter(|ms| *ms > 0),
             debug_routes: self.debug_routes,
             ..StreamOptions::default()
@@ -114,7 +130,7 @@ impl ServeArgs {
         };
         Ok(Settings {
             host: self.host,
-            port: self.port,
+            port: u16::try_from(self.port).unwrap_or(u16::MAX),
             data_dir: self.data_dir,
             memory: self.memory,
             new_epoch: self.new_epoch,
@@ -127,6 +143,75 @@ impl ServeArgs {
             streams,
         })
     }
+}
+
+/// Variables with our prefix. One that is not here is a slip of the pen, and would be ignored in silence.
+const VARIABLES: [&str; 9] = [
+    "SSE_DATA_DIR",
+    "SSE_TICK_INTERVAL",
+    "SSE_HEARTBEAT_INTERVAL",
+    "SSE_RETRY_TIMEOUT",
+    "SSE_MAX_BUFFER_SIZE",
+    "SSE_MAX_REPLAY_BATCH",
+    "SSE_BUFFER_TTL_MS",
+    "SSE_CORS_ORIGINS",
+    PUBLISH_TOKEN,
+];
+
+const PUBLISH_TOKEN: &str = "SSE_PUBLISH_TOKEN";
+
+fn refuse_unknown_variables() -> Result<(), ServeError> {
+    let unknown = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .find(|name| name.starts_with("SSE_") && !VARIABLES.contains(&name.as_str()));
+    match unknown {
+        None => Ok(()),
+        Some(name) => {
+            let known = VARIABLES.join(", ");
+            Err(ServeError::Setting(format!(
+                "{name}: there is no such setting; those with this prefix are {known}"
+            )))
+        }
+    }
+}
+
+/// Read from the environment only: flags are seen by everyone who lists the processes.
+fn publish_token() -> Result<Option<String>, ServeError> {
+    match std::env::var(PUBLISH_TOKEN) {
+        Ok(token) if token.is_empty() => Ok(None),
+        Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        // What was given is a secret, or a part of one: it is not repeated.
+        _ => Err(ServeError::Setting(format!(
+            "{PUBLISH_TOKEN}: takes visible ASCII characters without spaces"
+        ))),
+    }
+}
+
+/// What is wrong with the command line, in a sentence that names the variable where a value came from one.
+/// `None` where clap's own words (help, version, unknown flags) serve better.
+#[must_use]
+pub fn explain(error: &clap::Error, command: &Command) -> Option<String> {
+    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        return None;
+    }
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let (argument, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let flag = argument.split_whitespace().next()?.trim_start_matches('-');
+    let known = command
+        .get_subcommands()
+        .flat_map(Command::get_arguments)
+        .find(|known| known.get_long() == Some(flag))?;
+    let variable = known.get_env().filter(|name| std::env::var_os(name).is_some_and(|set| set == *value));
+    let name = variable.map_or_else(|| format!("--{flag}"), |name| name.to_string_lossy().into_owned());
+    let reason = match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) => format!("one of {}", values.join(", ")),
+        _ => std::error::Error::source(error)?.to_string(),
+    };
+    Some(format!("{name}: got {value:?}, takes {reason}"))
 }
 
 fn cors(origins: Option<&str>) -> Result<CorsOrigins, ServeError> {

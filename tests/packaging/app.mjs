@@ -1,0 +1,23 @@
+// A fresh app of a user's: the packed package, installed into a folder outside the repository.
+
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { inRepository } from '../support/paths.mjs';
+
+/** Makes the app of these files (`{'index.html': 'text'}`). Answers `{ folder, remove() }`. */
+export function makeApp(files) {
+  const folder = mkdtempSync(join(tmpdir(), 'holdfast-app-'));
+  const npm = (args) => execFileSync('npm', args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+
+  const [{ filename }] = Object.values(JSON.parse(npm(['pack', inRepository('pkg'), '--json', '--loglevel=error'])));
+  const manifest = { name: 'app', private: true, type: 'module' };
+  for (const [name, text] of Object.entries({ 'package.json': JSON.stringify(manifest), ...files })) {
+    mkdirSync(dirname(join(folder, name)), { recursive: true });
+    writeFileSync(join(folder, name), text);
+  }
+  // The package depends on nothing, so that installing it needs no registry.
+  npm(['install', `./${filename}`, '--offline', '--no-audit', '--no-fund', '--loglevel=error']);
+  return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) };
+}

@@ -1,0 +1,338 @@
+//! One conformance suite over every event log.
+#![cfg(all(feature = "server", not(target_family = "wasm")))]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use holdfast_sse::server::log::{
+    Appended, Bounds, Channel, Data, EventLog, Frame, NewEvent, PageLimit, Place,
+};
+use holdfast_sse::server::{LogError, MemoryLog, RedbLog, RedbOptions, Retention};
+
+/// A log to test, and how to make another of the same kind.
+struct Subject {
+    name: &'static str,
+    log: Arc<dyn EventLog>,
+    /// Keeps the folder of a log on disk.
+    _dir: Option<tempfile::TempDir>,
+}
+
+fn subjects(retention: Retention) -> Vec<Subject> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let redb = RedbLog::open(dir.path(), RedbOptions { retention, ..RedbOptions::default() }).expect("a log");
+    vec![
+        Subject { name: "memory", log: Arc::new(MemoryLog::new(retention)), _dir: None },
+        Subject { name: "redb", log: Arc::new(redb), _dir: Some(dir) },
+    ]
+}
+
+/// Runs one check over all logs.
+async fn check(retention: Retention, check: impl AsyncFn(&dyn EventLog)) {
+    for subject in subjects(retention) {
+        println!("log: {}", subject.name);
+        check(subject.log.as_ref()).await;
+    }
+}
+
+fn event(data: &str) -> NewEvent {
+    NewEvent { name: "e".to_owned(), data: Data::Text(data.to_owned()), key: None }
+}
+
+fn keyed(data: &str, key: &str) -> NewEvent {
+    NewEvent { key: Some(key.to_owned()), ..event(data) }
+}
+
+async fn append(log: &dyn EventLog, channel: &str, event: NewEvent) -> Appended {
+    log.append(channel, event).await.expect("stored")
+}
+
+fn place(generation: u32, sequence: u64) -> Place {
+    Place { generation, sequence }
+}
+
+const START: Place = Place { generation: 0, sequence: 0 };
+
+/// Everything after a place, in pages of `limit`, by the log itself.
+async fn read(log: &dyn EventLog, channel: &Channel, after: Place, limit: PageLimit) -> Vec<Frame> {
+    let mut all: Vec<Frame> = Vec::new();
+    loop {
+        let after = all.last().map_or(after, |frame| frame.place);
+        let page = log.page(channel, after, limit).await.expect("a page");
+        if page.is_empty() {
+            return all;
+        }
+        assert!(page.len() <= limit.events_max.max(1));
+        all.extend(page);
+    }
+}
+
+fn text(frame: &Frame) -> String {
+    String::from_utf8(frame.bytes.to_vec()).expect("text")
+}
+
+#[tokio::test]
+async fn events_keep_their_order_and_their_place() {
+    check(Retention::default(), async |log| {
+        let channel = log.channel("a").expect("a channel");
+        assert_eq!(log.bounds(&channel).await, Ok(Bounds { oldest: None, head: START, ends: vec![] }));
+        for n in 1..=25_u64 {
+            let appended = append(log, "a", event(&n.to_string())).await;
+            assert_eq!(appended, Appended { place: place(0, n), duplicate: false });
+        }
+        // Another channel counts for itself.
+        assert_eq!(append(log, "b", event("x")).await.place, place(0, 1));
+        let epoch = log.epoch(0).expect("an epoch");
+        assert_eq!(log.generation(&epoch), Some(0));
+        assert_eq!(log.generation("other"), None);
+        for events_max in [1, 7, 25, 100] {
+            for after in [0, 1, 13, 24, 25, 99] {
+                let limit = PageLimit { events_max, bytes_max: usize::MAX };
+                let frames = read(log, &channel, place(0, after), limit).await;
+                let expected: Vec<_> =
+                    (after + 1..=25).map(|n| format!("id: {epoch}-{n}\nevent: e\ndata: {n}\n\n")).collect();
+                assert_eq!(frames.iter().map(text).collect::<Vec<_>>(), expected);
+                if let Some(frame) = frames.first() {
+                    assert_eq!(frame.body(), format!("event: e\ndata: {}\n\n", after + 1));
+                }
+            }
+        }
+        // A page holds one event at least, however small its bytes.
+        let page =
+            log.page(&channel, START, PageLimit { events_max: 10, bytes_max: 1 }).await.expect("a page");
+        assert_eq!(page.len(), 1);
+        let bounds = Bounds { oldest: Some(place(0, 1)), head: place(0, 25), ends: vec![] };
+        assert_eq!(log.bounds(&channel).await, Ok(bounds));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn numbers_are_written_where_the_event_wants_them() {
+    check(Retention::default(), async |log| {
+        let numbered = Data::Numbered { before: "{\"n\":".to_owned(), after: "}".to_owned() };
+        for n in 1..=2 {
+            append(log, "a", NewEvent { name: "e".to_owned(), data: numbered.clone(), key: None }).await;
+            let channel = log.channel("a").expect("a channel");
+            let page = log.page(&channel, place(0, n - 1), PageLimit::default()).await.expect("a page");
+            assert!(text(&page[0]).contains(&format!("data: {{\"n\":{n}}}\n")));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_is_stored_once() {
+    let retention = Retention { keys_max: 3, ..Retention::default() };
+    check(retention, async |log| {
+        let first = append(log, "a", keyed("1", "k")).await;
+        assert_eq!(append(log, "a", keyed("again", "k")).await, Appended { duplicate: true, ..first });
+        // Of the same moment, so that they share a transaction where there are such.
+        let (b, c) = tokio::join!(append(log, "a", keyed("2", "l")), append(log, "a", keyed("2", "l")));
+        assert_eq!((b.place, b.duplicate || c.duplicate), (c.place, true));
+        assert_ne!(b.duplicate, c.duplicate);
+        // Keys belong to their channel.
+        assert!(!append(log, "b", keyed("1", "k")).await.duplicate);
+        let channel = log.channel("a").expect("a channel");
+        assert_eq!(read(log, &channel, START, PageLimit::default()).await.len(), 2);
+        // The fourth key pushes the first out; the others stay.
+        append(log, "a", keyed("3", "m")).await;
+        append(log, "a", keyed("4", "n")).await;
+        assert!(append(log, "a", keyed("2", "l")).await.duplicate);
+        assert!(!append(log, "a", keyed("1", "k")).await.duplicate);
+    })
+    .await;
+}
+
+// K23
+#[tokio::test]
+async fn what_is_too_much_or_too_old_goes_from_the_oldest_on() {
+    let by_count = Retention { events_max: 10, ..Retention::default() };
+    check(by_count, async |log| {
+        for n in 1..=25 {
+            append(log, "a", event(&n.to_string())).await;
+        }
+        let channel = log.channel("a").expect("a channel");
+        let bounds = log.bounds(&channel).await.expect("bounds");
+        assert_eq!((bounds.oldest, bounds.head), (Some(place(0, 16)), place(0, 25)));
+        let frames = read(log, &channel, START, PageLimit::default()).await;
+        assert_eq!(
+            frames.iter().map(|frame| frame.place.sequence).collect::<Vec<_>>(),
+            (16..=25).collect::<Vec<_>>()
+        );
+    })
+    .await;
+    let by_bytes = Retention { bytes_max: 5000, ..Retention::default() };
+    check(by_bytes, async |log| {
+        for _ in 0..20 {
+            append(log, "a", event(&"x".repeat(1000))).await;
+        }
+        let channel = log.channel("a").expect("a channel");
+        assert_eq!(read(log, &channel, START, PageLimit::default()).await.len(), 4);
+        // One that is larger than all room is gone at once, but had its place.
+        assert_eq!(append(log, "a", event(&"x".repeat(6000))).await.place, place(0, 21));
+        let bounds = log.bounds(&channel).await.expect("bounds");
+        assert_eq!((bounds.oldest, bounds.head), (None, place(0, 21)));
+    })
+    .await;
+    let by_age = Retention { age_ms_max: 300, ..Retention::default() };
+    check(by_age, async |log| {
+        append(log, "a", event("old")).await;
+        let channel = log.channel("a").expect("a channel");
+        assert_eq!(read(log, &channel, START, PageLimit::default()).await.len(), 1);
+        // Ages are of the wall clock, and a log on disk looks for them about once a second.
+        let gone = async {
+            while log.bounds(&channel).await.expect("bounds").oldest.is_some() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it goes without another append");
+        assert_eq!(append(log, "a", event("new")).await.place, place(0, 2));
+        assert_eq!(log.bounds(&channel).await.expect("bounds").oldest, Some(place(0, 2)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_epoch_continues_where_the_old_one_ended() {
+    check(Retention { events_max: 4, ..Retention::default() }, async |log| {
+        for n in 1..=3 {
+            append(log, "a", event(&n.to_string())).await;
+        }
+        log.begin_epoch().await.expect("a new epoch");
+        let (old, new) = (log.epoch(0).expect("the old"), log.epoch(1).expect("the new"));
+        assert_ne!(old, new);
+        let channel = log.channel("a").expect("a channel");
+        // Nothing was lost here: the old id is still the head.
+        assert_eq!(log.bounds(&channel).await.expect("bounds").head, place(0, 3));
+        assert_eq!(append(log, "a", event("4")).await.place, place(1, 1));
+        assert_eq!(append(log, "a", event("5")).await.place, place(1, 2));
+        let bounds = log.bounds(&channel).await.expect("bounds");
+        assert_eq!(bounds, Bounds { oldest: Some(place(0, 2)), head: place(1, 2), ends: vec![(0, 3)] });
+        let frames =
+            read(log, &channel, place(0, 2), PageLimit { events_max: 2, bytes_max: usize::MAX }).await;
+        let places: Vec<_> = frames.iter().map(|frame| frame.place).collect();
+        assert_eq!(places, [place(0, 3), place(1, 1), place(1, 2)]);
+        assert!(text(&frames[1]).starts_with(&format!("id: {new}-1\n")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_head_wakes_and_the_tail_never_has_a_hole() {
+    check(Retention::default(), async |log| {
+        let channel = log.channel("a").expect("a channel");
+        let mut head = channel.head();
+        append(log, "a", event("1")).await;
+        tokio::time::timeout(Duration::from_secs(10), head.changed())
+            .await
+            .expect("a wake-up")
+            .expect("a log");
+        assert_eq!(*head.borrow_and_update(), place(0, 1));
+        for n in 2..=3000 {
+            let appending = log.append("a", event(&n.to_string()));
+            if n % 50 == 0 {
+                appending.await.expect("stored");
+                for after in [0, n / 2, n - 1] {
+                    let Some(tail) = channel.tail(place(0, after), PageLimit::default()) else { continue };
+                    assert_eq!(tail[0].place.sequence, after + 1);
+                    assert!(tail.windows(2).all(|pair| pair[1].place.sequence == pair[0].place.sequence + 1));
+                }
+            } else {
+                // Waiting for each sync would take its time; order is that of the calls all the same.
+                let _ = appending.now_or_never();
+            }
+        }
+        assert_eq!(*head.borrow_and_update(), place(0, 3000));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_and_nothing_is_stored() {
+    let retention = Retention { channels_max: 2, ..Retention::default() };
+    check(retention, async |log| {
+        for name in ["", "a\nb", "a\0", &"x".repeat(129)] {
+            assert_eq!(log.append(name, event("1")).await, Err(LogError::InvalidChannel));
+            assert_eq!(log.channel(name).err(), Some(LogError::InvalidChannel));
+        }
+        for name in ["a\nb", "a\rb", "a\0b", &"x".repeat(129)] {
+            let event = NewEvent { name: name.to_owned(), ..event("1") };
+            assert_eq!(log.append("a", event).await, Err(LogError::InvalidName));
+        }
+        let both = [log.append("a", event("1")), log.append("b", event("1")), log.append("c", event("1"))];
+        let results = futures_util::future::join_all(both).await;
+        assert_eq!(results[2], Err(LogError::TooManyChannels(2)));
+        assert_eq!(results[0].as_ref().map(|appended| appended.place), Ok(place(0, 1)));
+        assert_eq!(append(log, "a", event("2")).await.place, place(0, 2));
+        log.close().await;
+        log.close().await;
+        assert_eq!(log.append("a", event("3")).await, Err(LogError::Closed));
+    })
+    .await;
+}
+
+// S5, S8: asking for a million names leaves nothing behind.
+#[tokio::test]
+async fn channels_that_nobody_uses_cost_nothing_that_stays() {
+    check(Retention::default(), async |log| {
+        let held = log.channel("held").expect("a channel");
+        let weak: Vec<_> = (0..100_000)
+            .map(|n| Arc::downgrade(&log.channel(&format!("c{n}")).expect("a channel")))
+            .collect();
+        let alive = weak.iter().filter(|channel| channel.strong_count() > 0).count();
+        assert!(alive < 200, "{alive} channels are still there");
+        // One in use was not replaced by another of the same name.
+        assert!(Arc::ptr_eq(&held, &log.channel("held").expect("a channel")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_on_disk_goes_on_where_it_was_closed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = RedbOptions {
+        retention: Retention { events_max: 5, keys_max: 2, ..Retention::default() },
+        ..RedbOptions::default()
+    };
+    let mut epoch = None;
+    for round in 0..4_u64 {
+        let log = RedbLog::open(dir.path(), options).expect("a log");
+        assert_eq!(*epoch.get_or_insert_with(|| log.epoch(0)), log.epoch(0));
+        assert!(
+            matches!(RedbLog::open(dir.path(), options), Err(LogError::Storage(_))),
+            "it is open already"
+        );
+        let channel = log.channel("a").expect("a channel");
+        assert_eq!(log.bounds(&channel).await.expect("bounds").head, place(0, round * 3));
+        for n in 1..=3_u64 {
+            let appended = append(&log, "a", keyed("x", &format!("{round}-{n}"))).await;
+            assert_eq!(appended.place, place(0, round * 3 + n));
+        }
+        if round > 0 {
+            let oldest = (round * 3 + 3) - 4;
+            assert_eq!(log.bounds(&channel).await.expect("bounds").oldest, Some(place(0, oldest)));
+        }
+        log.close().await;
+        drop(log);
+        // Keys outlive the process too.
+        let log = RedbLog::open(dir.path(), options).expect("a log");
+        assert!(append(&log, "a", keyed("x", &format!("{round}-3"))).await.duplicate);
+    }
+}
+
+// Many publishers share a sync: far fewer than one each, or this would take minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_publishers_are_stored_each_once() {
+    check(Retention::default(), async |log| {
+        let appends = (0..1000).map(|n| log.append("a", keyed("x", &n.to_string())));
+        let mut places: Vec<_> = futures_util::future::join_all(appends)
+            .await
+            .into_iter()
+            .map(|appended| appended.expect("stored").place.sequence)
+            .collect();
+        places.sort_unstable();
+        assert_eq!(places, (1..=1000).collect::<Vec<_>>());
+    })
+    .await;
+}

@@ -1,0 +1,380 @@
+//! The real `holdfast serve`: its life, its death, and what it takes.
+#![cfg(all(feature = "server", not(target_family = "wasm")))]
+
+mod server_support;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::json;
+use server_support::{End, Server, get, publish, resume};
+
+fn start(dir: &Path) -> Server {
+    Server::start(Server::command(dir))
+}
+
+/// A small generator of our own, so that a printed seed replays a run.
+struct Random(u64);
+
+impl Random {
+    fn up_to(&mut self, max: u64) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % (max + 1)
+    }
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var("HOLDFAST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        u64::from(now.subsec_nanos()) ^ now.as_secs()
+    });
+    println!("seed: HOLDFAST_SEED={seed}");
+    seed
+}
+
+// SIGKILL at any moment loses nothing that was acknowledged, doubles nothing and tears nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_writer_keeps_what_it_acknowledged() {
+    let mut random = Random(seed());
+    let dir = tempfile::tempdir().expect("a folder");
+    // What publishers know: the text of each event by its key, and the id once it was acknowledged.
+    let mut sent: Vec<(String, String)> = Vec::new();
+    let mut acknowledged: HashMap<String, String> = HashMap::new();
+    let mut unsure: Vec<(String, String)> = Vec::new();
+    for round in 0..20 {
+        let server = start(dir.path());
+        // Whatever got no answer before is sent again under its key.
+        let retries = std::mem::take(&mut unsure);
+        let fresh = (0..300).map(|n| {
+            let key = format!("r{round}-{n}");
+            let size = usize::try_from(random.up_to(2000)).expect("small");
+            (key.clone(), format!("{key}:{}", "x".repeat(size)))
+        });
+        let work: Vec<(String, String)> = retries.into_iter().chain(fresh).collect();
+        let delay = Duration::from_millis(random.up_to(150));
+        let publishers = work.chunks(work.len().div_ceil(16)).map(|share| {
+            let (server, share) = (&server, share.to_vec());
+            async move {
+                let mut outcome = Vec::new();
+                for (key, text) in share {
+                    let body = json!({ "event": "n", "data": text }).to_string();
+                    let answer = server.try_send(publish("a", "secret", Some(&key), &body)).await;
+                    let id = match answer {
+                        Ok(response) => read_id(response).await,
+                        Err(_) => None,
+                    };
+                    let lost = id.is_none();
+                    outcome.push((key, text, id));
+                    if lost {
+                        break;
+                    }
+                }
+                outcome
+            }
+        });
+        let killing = async {
+            tokio::time::sleep(delay).await;
+            server.signal("-KILL");
+        };
+        let (outcomes, ()) = tokio::join!(futures_util::future::join_all(publishers), killing);
+        for (key, text, id) in outcomes.into_iter().flatten() {
+            match id {
+                Some(id) => {
+                    let before = acknowledged.insert(key.clone(), id.clone());
+                    assert!(before.is_none() || before == Some(id), "{key} has two ids");
+                }
+                None => unsure.push((key.clone(), text.clone())),
+            }
+            if !sent.iter().any(|known| known.0 == key) {
+                sent.push((key, text));
+            }
+        }
+        server.kill();
+    }
+    println!("{} sent, {} acknowledged, {} unsure", sent.len(), acknowledged.len(), unsure.len());
+    assert!(acknowledged.len() > 100, "the kills came too early to show anything");
+
+    let server = start(dir.path());
+    let last = acknowledged
+        .values()
+        .map(|id| id.rsplit_once('-').expect("an id").1.parse::<u64>().expect("a number"));
+    let last = last.max().expect("some");
+    let mut reader = server.stream(get("/stream/a?from=start")).await;
+    let count =
+        reader.named("control.replay_start").await.payload()["eventCount"].as_u64().expect("a number");
+    assert!(count >= last);
+    let texts: HashMap<_, _> = sent.into_iter().collect();
+    let mut seen = HashMap::new();
+    for n in 1..=count {
+        let event = reader.event().await.expect("one more event");
+        assert_eq!(event.sequence(), n, "no gap, no repeat, in order");
+        let key = event.data.split(':').next().expect("a key").to_owned();
+        assert_eq!(texts.get(&key), Some(&event.data), "torn");
+        let id = event.id.expect("an id");
+        assert_eq!(acknowledged.get(&key).unwrap_or(&id), &id, "{key} is under another id");
+        assert!(seen.insert(key.clone(), id).is_none(), "{key} is there twice");
+    }
+    assert!(acknowledged.keys().all(|key| seen.contains_key(key)), "an acknowledged event is lost");
+    // A retry of what was stored, though its answer was lost, is not a second event.
+    for (key, text) in unsure {
+        let body = json!({ "event": "n", "data": text }).to_string();
+        let (_, answer) = server.json(publish("a", "secret", Some(&key), &body)).await;
+        assert_eq!(answer["duplicate"], seen.contains_key(&key));
+    }
+}
+
+async fn read_id(response: axum::http::Response<axum::body::Body>) -> Option<String> {
+    use http_body_util::BodyExt;
+    let bytes = response.into_body().collect().await.ok()?.to_bytes();
+    let answer: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    Some(answer["id"].as_str().expect("an id").to_owned())
+}
+
+#[tokio::test]
+async fn a_lost_data_folder_is_another_epoch() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let body = r#"{"data":"x"}"#;
+    let server = start(dir.path());
+    let (_, first) = server.json(publish("a", "secret", None, body)).await;
+    let cursor = first["id"].as_str().expect("an id").to_owned();
+    server.kill();
+
+    let server = start(dir.path());
+    let mut reader = server.stream(resume("/stream/a", &cursor)).await;
+    let open = reader.named("control.open").await.payload();
+    assert_eq!(open["position"], cursor, "the same log goes on");
+    server.json(publish("a", "secret", None, body)).await;
+    assert_eq!(reader.any().await.expect("the next").sequence(), 2);
+    server.kill();
+
+    // Restored from a backup, as the operator says: the ids after it must not be given out a second time.
+    let mut command = Server::command(dir.path());
+    command.arg("--new-epoch");
+    let server = Server::start(command);
+    let (_, renewed) = server.json(publish("a", "secret", None, body)).await;
+    let renewed = renewed["id"].as_str().expect("an id");
+    assert!(renewed.ends_with("-1") && renewed.split('-').next() != cursor.split('-').next());
+    server.kill();
+
+    std::fs::remove_dir_all(dir.path()).expect("deleted");
+    let server = start(dir.path());
+    let mut reader = server.stream(resume("/stream/a", &cursor)).await;
+    let refused = reader.named("control.cannot_resume").await.payload();
+    assert_eq!((&refused["code"], &refused["requestedId"]), (&json!("event_not_found"), &json!(cursor)));
+}
+
+#[tokio::test]
+async fn a_memory_log_is_another_epoch_with_each_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut epochs = Vec::new();
+    for _ in 0..2 {
+        let mut command = Server::command(dir.path());
+        command.arg("--memory");
+        let server = Server::start(command);
+        let (_, answer) = server.json(publish("a", "secret", None, r#"{"data":"x"}"#)).await;
+        epochs.push(answer["id"].as_str().expect("an id").to_owned());
+        let (_, info) = server.json(get("/info")).await;
+        assert_eq!(info["durable"], false);
+    }
+    assert_ne!(epochs[0], epochs[1]);
+    assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0);
+}
+
+// K22
+#[tokio::test]
+async fn sigterm_says_goodbye_and_closes_the_log() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut command = Server::command(dir.path());
+    command.env("SHUTDOWN_GRACE_PERIOD", "1000");
+    let server = Server::start(command);
+    let mut reader = server.stream(get("/stream/a")).await;
+    reader.named("control.open").await;
+    server.json(publish("a", "secret", None, r#"{"data":"x"}"#)).await;
+    server.signal("-TERM");
+    assert_eq!(reader.event().await.expect("what was published").data, "x");
+    assert_eq!(reader.named("control.close").await.payload()["reason"], "server_shutdown");
+    assert_eq!(reader.any().await, Err(End::Clean));
+    assert!(*reader.retries().last().expect("a retry") <= 150);
+    assert_eq!(server.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn while_it_says_goodbye_newcomers_hear_503_and_a_second_signal_ends_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut command = Server::command(dir.path());
+    // A silenced stream does not leave on its own, so the drain lasts until its deadline.
+    command.env("SHUTDOWN_GRACE_PERIOD", "600000").arg("--debug-routes");
+    let server = Server::start(command);
+    let mut reader = server.stream(get("/stream/a")).await;
+    reader.named("control.open").await;
+    let silence = axum::http::Request::post("/debug/silence?ms=600000").body(axum::body::Body::empty());
+    server.json(silence.expect("a request")).await;
+    server.signal("-INT");
+    let refused = loop {
+        let (status, health) = server.json(get("/health")).await;
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            assert_eq!(health["status"], "draining");
+            break server.stream(get("/stream/a")).await;
+        }
+    };
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers.contains_key("retry-after"));
+    server.signal("-TERM");
+    assert_eq!(server.ended().await.code(), Some(130));
+    assert_eq!(reader.any().await, Err(End::Cut));
+}
+
+// K29
+#[tokio::test]
+async fn the_demo_ticks_and_the_settings_arrive() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut command = Server::command(dir.path());
+    command.envs([("SSE_TICK_INTERVAL", "20"), ("SSE_HEARTBEAT_INTERVAL", "50"), ("MAX_CONNECTIONS", "1")]);
+    let server = Server::start(command);
+    let mut reader = server.stream(get("/stream")).await;
+    let open = reader.named("control.open").await.payload();
+    assert_eq!((&open["tick_interval"], &open["heartbeat_interval"]), (&json!(20), &json!(50)));
+    assert_eq!(reader.retries(), [50]);
+    let (first, second) = (reader.event().await.expect("a tick"), reader.event().await.expect("a tick"));
+    assert_eq!((first.name.as_str(), second.sequence()), ("domain.tick", first.sequence() + 1));
+    assert_eq!(second.payload()["n"].as_u64(), first.payload()["n"].as_u64().map(|n| n + 1));
+    reader.named("system.heartbeat").await;
+    assert_eq!(server.stream(get("/stream")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn files_are_served_beside_the_routes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let site = tempfile::tempdir().expect("a folder");
+    std::fs::write(site.path().join("index.html"), "<!doctype html>hello").expect("written");
+    std::fs::write(site.path().join("core.wasm"), b"\0asm").expect("written");
+    std::fs::write(dir.path().join("secret.txt"), "secret").expect("written");
+    let mut command = Server::command(&dir.path().join("log"));
+    command.arg("--site").arg(site.path());
+    let server = Server::start(command);
+    for (path, status, kind) in [
+        ("/", 200, "text/html"),
+        ("/index.html", 200, "text/html"),
+        ("/core.wasm", 200, "application/wasm"),
+        ("/info", 200, "application/json"),
+    ] {
+        let answer = server.stream(get(path)).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(
+            answer.headers["content-type"].to_str().expect("text").split(';').next(),
+            Some(kind),
+            "{path}"
+        );
+        if path != "/info" {
+            let policy = answer.headers["content-security-policy"].to_str().expect("text");
+            assert!(policy.contains("'wasm-unsafe-eval'") && policy.contains("default-src 'self'"));
+        }
+    }
+    let outside = format!("/..%2f{}%2fsecret.txt", dir.path().file_name().expect("a name").to_string_lossy());
+    for path in ["/nothing.js", outside.as_str()] {
+        assert_eq!(server.stream(get(path)).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+/// Runs `holdfast` with settings that are wrong, and gives what it says.
+fn complaint(args: &[&str], env: &[(&str, &str)]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .args(args)
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the holdfast command");
+    assert_eq!(output.status.code(), Some(2), "{args:?} {env:?}");
+    assert!(output.stdout.is_empty());
+    String::from_utf8(output.stderr).expect("text")
+}
+
+// K29
+#[test]
+fn a_wrong_setting_is_named_with_what_it_got_and_what_it_takes() {
+    for (name, value, takes) in [
+        ("PORT", "http", "a whole number from 0 to 65535"),
+        ("PORT", "65536", "a whole number from 0 to 65535"),
+        ("PORT", "", "a whole number from 0 to 65535"),
+        ("SSE_TICK_INTERVAL", "1s", "a whole number from 0 to 3600000"),
+        ("SSE_HEARTBEAT_INTERVAL", "-5", "a whole number from 0 to 3600000"),
+        ("SSE_RETRY_TIMEOUT", "1e3", "a whole number from 0 to 3600000"),
+        ("SSE_MAX_BUFFER_SIZE", "0", "a whole number from 1 to 1000000000"),
+        ("SSE_MAX_REPLAY_BATCH", "no", "a whole number from 1 to 100000"),
+        ("SSE_BUFFER_TTL_MS", "1.5", "a whole number from 0 to 18446744073709551615"),
+        ("MAX_CONNECTIONS", "0", "a whole number from 1 to 10000000"),
+        ("SHUTDOWN_GRACE_PERIOD", "soon", "a whole number from 0 to 3600000"),
+        ("LOG_LEVEL", "loud", "one of debug, info, warn, error, off"),
+        ("SSE_CORS_ORIGINS", "app.example", "`*` or origins like https://app.example:8443, joined by commas"),
+    ] {
+        let said = complaint(&["serve"], &[(name, value)]);
+        assert_eq!(said, format!("holdfast: {name}: got {value:?}, takes {takes}\n"));
+    }
+    let said = complaint(&["serve", "--port", "x"], &[]);
+    assert_eq!(said, "holdfast: --port: got \"x\", takes a whole number from 0 to 65535\n");
+    assert!(
+        complaint(&["serve"], &[("SSE_HEARTBEAT", "1")])
+            .starts_with("holdfast: SSE_HEARTBEAT: there is no such setting")
+    );
+    assert!(complaint(&["serve", "--prot", "1"], &[]).contains("--prot"));
+    let said = complaint(&["serve"], &[("SSE_PUBLISH_TOKEN", "hunter two")]);
+    assert!(said.starts_with("holdfast: SSE_PUBLISH_TOKEN: takes") && !said.contains("hunter"));
+    assert!(complaint(&["serve", "--site", "/nowhere", "--memory", "--port", "0"], &[]).contains("--site"));
+}
+
+// Hostile heads: the answer is a 4xx or a closed connection, and the server goes on.
+#[tokio::test]
+async fn bombs_of_headers_are_refused_and_nothing_else_suffers() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = start(dir.path());
+    let mut reader = server.stream(get("/stream/a")).await;
+    reader.named("control.open").await;
+    let many: String = (0..10_000).map(|n| format!("x-{n}: y\r\n")).collect();
+    for head in [
+        format!("GET /stream/a HTTP/1.1\r\nhost: x\r\nlast-event-id: {}\r\n\r\n", "9".repeat(1 << 20)),
+        format!("GET /stream/a?lastEventId={} HTTP/1.1\r\nhost: x\r\n\r\n", "9".repeat(1 << 20)),
+        format!("GET /stream/a HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
+        "\0\0\0\0\r\n\r\n".to_owned(),
+    ] {
+        let mut socket = tokio::net::TcpStream::connect(&server.address).await.expect("a connection");
+        // The server may hang up before it has read all of it.
+        let _ = socket.write_all(head.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    server.json(publish("a", "secret", None, r#"{"data":"x"}"#)).await;
+    assert_eq!(reader.event().await.expect("the event").data, "x");
+}
+
+// K27
+#[tokio::test]
+async fn logs_are_json_on_stderr_and_hold_no_query() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let mut command = Server::command(dir.path());
+    command.env("LOG_LEVEL", "debug").stderr(log.reopen().expect("the file"));
+    let server = Server::start(command);
+    let mut reader = server.stream(get("/stream/a?token=hunter2&lastEventId=hunter2")).await;
+    reader.named("control.cannot_resume").await;
+    drop(reader);
+    server.json(publish("a", "hunter2", None, "{}")).await;
+    server.signal("-TERM");
+    assert!(server.ended().await.success());
+    let lines = std::fs::read_to_string(log.path()).expect("text");
+    assert!(lines.contains("stream.open") && lines.contains("stream.close"), "{lines}");
+    assert!(!lines.contains("hunter2"), "{lines}");
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert!(line["level"].is_string());
+    }
+}
