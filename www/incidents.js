@@ -32,6 +32,11 @@ export class Incidents {
     this.#tell = tell;
   }
 
+  /** Whether something is going on whose outcome is open. */
+  get pending() {
+    return this.#current !== undefined;
+  }
+
   /** A button was pressed. */
   order(kind) {
     // Two troubles at once are one incident: it tells what came of both.

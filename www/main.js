@@ -32,6 +32,7 @@ const eventRows = new Feed(at('events'), EVENTS_SHOWN_MAX, renderEvent);
 const reportRows = new Feed(at('log'), REPORTS_SHOWN_MAX, ({ when, callback, text }) =>
   element('li', '', time(when), element('code', '', callback), element('span', '', text)));
 
+let shownState;
 let retryDueAt;
 let stale = true;
 
@@ -68,7 +69,10 @@ function callbacks() {
     onOpen: ({ lastEventId }) => incidents.opened(lastEventId),
     onClose: (info) => incidents.closed(info),
     onRetry: ({ delayMs }) => (retryDueAt = Date.now() + delayMs),
-    onError: ({ status }) => incidents.refused(status),
+    onError({ status, message, willRetry }) {
+      incidents.refused(status);
+      if (!willRetry) outcomes.add(message);
+    },
     onControl: ({ type }) => incidents.control(type),
     onDuplicate: ({ eventId }) => incidents.duplicate(eventId),
     onGap: () => ledger.announceJump(),
@@ -86,6 +90,8 @@ function callbacks() {
 }
 
 function enterState(state) {
+  if (state === shownState) return;
+  shownState = state;
   if (state !== 'retrying') retryDueAt = undefined;
   timeline.enter(state);
   at('state').textContent = state;
@@ -122,12 +128,15 @@ function show() {
 }
 
 function showState() {
+  // Not every change is announced: while the core loads, or cannot be loaded, there is nobody to announce it.
+  enterState(connector.state);
   const left = retryDueAt === undefined ? 0 : retryDueAt - Date.now();
   const note = left > 0 ? `next attempt in ${seconds(left)}` : '';
   if (at('state-note').textContent !== note) at('state-note').textContent = note;
   // Said again beside the outcomes: on a phone the connection is out of sight while its buttons are pressed.
   const now = note === '' ? connector.state : `${connector.state}, ${note}`;
   if (at('now').textContent !== now) at('now').textContent = now;
+  at('outcomes').dataset.pending = String(incidents.pending);
 }
 
 function renderEvent({ id, type, receivedAt, lagMs, replayed }) {

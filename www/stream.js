@@ -5,8 +5,8 @@ export function openStream(client, onEvent, callbacks) {
     onEvent,                       // each event once, in order
     persistLastEventId: true,      // a reload goes on from here
     persistKey: `demo:${client}`,  // one place for each tab
-    livenessTimeoutMs: 5_000,      // so long a silence is a failure
+    livenessTimeoutMs: 5_000,      // silence is a failure
     retryPolicy: { maxDelayMs: 8_000 },
-    ...callbacks,                  // what the log below shows
+    ...callbacks,                  // shown in the log
   });
 }

@@ -141,4 +141,5 @@ function label(text) {
   return element;
 }
 
-export const seconds = (ms) => (ms < 9_950 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 1000)} s`);
+/** With a no-break space: a number does not part from its unit. */
+export const seconds = (ms) => `${ms < 9_950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)}\u00a0s`;

@@ -36,11 +36,12 @@ function check(id, count, what) {
 /** The epoch is worth its letters only where it changed. */
 function span(first, last) {
   const [from, to] = [first, last].map((id) => [id.slice(0, id.lastIndexOf('-')), id.slice(id.lastIndexOf('-') + 1)]);
-  return from[0] === to[0] ? `${from[1]} to ${to[1]}` : `${first} to ${last}`;
+  if (from[0] !== to[0]) return `${first} to ${last}`;
+  return first === last ? from[1] : `${from[1]} to ${to[1]}`;
 }
 
 function range({ first, last, since, reloads, announced }) {
   const survived = reloads === 0 ? '' : `, through ${reloads === 1 ? 'a reload' : `${reloads} reloads`}`;
   const missing = announced === 0 ? '' : ` ${number.format(announced)} reported missing by the connector.`;
-  return `Event ${span(first, last)}, since ${clock.format(since)}${survived}.${missing}`;
+  return `${first === last ? 'Event' : 'Events'} ${span(first, last)}, since ${clock.format(since)}${survived}.${missing}`;
 }

@@ -129,7 +129,7 @@ describe('trouble', () => {
   test('a dropped connection comes back, and what was missed is replayed', async () => {
     await visit({}, async (page, complaints) => {
       await press(page, 'drop');
-      assert.match(await outcome(page, 'Connection cut'), /after event \d+; back after [\d.]+ s; resumed from \d+; (\d+ events? replayed|nothing was missed)/);
+      assert.match(await outcome(page, 'Connection cut'), /after event \d+; back after [\d.]+\ss; resumed from \d+; (\d+ events? replayed|nothing was missed)/);
       await state(page, 'open');
       assert.equal(await count(page, 'count-reconnectCount'), 1);
       assert.equal(await page.locator('#strip [data-state="retrying"]').count(), 1);
@@ -142,8 +142,8 @@ describe('trouble', () => {
     await visit({}, async (page, complaints) => {
       await press(page, 'refuse');
       await state(page, 'retrying');
-      await page.waitForFunction(() => /next attempt in [5-9]\.\d s/.test(document.getElementById('state-note').textContent));
-      assert.match(await outcome(page, 'refused'), /refused once, back after 1\d s; .*\d+ events replayed/);
+      await page.waitForFunction(() => /next attempt in [5-9]\.\d\ss/.test(document.getElementById('state-note').textContent));
+      assert.match(await outcome(page, 'refused'), /refused once, back after 1\d\ss; .*\d+ events replayed/);
       assert.ok((await page.locator('#events .replayed').count()) > 20, 'replayed events are marked');
       await flawless(page);
       assert.deepEqual(complaints.filter((text) => !ORDERED.test(text)), []);
@@ -224,6 +224,32 @@ describe('trouble', () => {
       await state(page, 'retrying');
       server = await start(port);
       await outcome(page, 'back after');
+      await flawless(page);
+    });
+  });
+
+  test('a page whose core cannot be compiled says so', async () => {
+    const context = await browser.newContext();
+    try {
+      const page = await context.newPage();
+      await page.route('**/', async (route) => {
+        const response = await route.fetch();
+        const headers = { ...response.headers(), 'content-security-policy': "script-src 'self'" };
+        await route.fulfill({ response, headers });
+      });
+      await page.goto(server.address);
+      await state(page, 'closed');
+      await outcome(page, 'wasm-unsafe-eval');
+    } finally {
+      await context.close();
+    }
+  });
+
+  test('a server without debug routes cannot be ordered about, and the page says so', async () => {
+    await visit({}, async (page) => {
+      await page.route('**/debug/**', (route) => route.fulfill({ status: 404 }));
+      await press(page, 'drop');
+      await outcome(page, 'without --debug-routes');
       await flawless(page);
     });
   });
