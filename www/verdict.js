@@ -16,7 +16,7 @@ export function showLedger({ count, lost, twice, disordered, announced, reloads,
   const flawless = lost + twice + disordered === 0;
   at('verdict').dataset.flawless = String(flawless);
   set('total', number.format(count));
-  set('total-unit', count === 1 ? 'event' : 'events');
+  set('total-unit', `${count === 1 ? 'event' : 'events'} handed to this page`);
   check('check-lost', lost, 'lost');
   check('check-twice', twice, 'twice');
   check('check-order', disordered, 'out of order');
