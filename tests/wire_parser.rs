@@ -1,6 +1,6 @@
-#![cfg(not(target_family = "wasm"))]
 //! The parser against the HTML standard, sections 9.2.5 (the format) and 9.2.6 (its interpretation), sentence by
 //! sentence. Each row is parsed whole, cut in two at every place, and byte by byte.
+#![cfg(not(target_family = "wasm"))]
 
 mod wire_support;
 

@@ -1,6 +1,6 @@
-#![cfg(not(target_family = "wasm"))]
 //! For whatever body: the parser says what a naive reading of the standard says, and no way of cutting the body shows.
 //! For whatever event: what the encoder wrote is one event again, and nothing else.
+#![cfg(not(target_family = "wasm"))]
 
 mod wire_support;
 

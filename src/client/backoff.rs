@@ -117,7 +117,7 @@ impl Backoff {
             delay = delay.max(floor * (1.0 + 0.2 * random));
         }
         let delay = delay.round() as u64;
-        if self.policy.max_retry_time_ms.is_some_and(|max| now_ms - since + delay > max) {
+        if self.policy.max_retry_time_ms.is_some_and(|max| (now_ms - since).saturating_add(delay) > max) {
             return Err(Exhausted::Time);
         }
         self.attempts += 1;

@@ -18,6 +18,8 @@ pub const PIECE_BYTES_MAX: usize = 16 << 10;
 /// The name index of a record whose name stands in the arena, right behind its id; the flags' upper bits hold
 /// its length.
 pub const NO_NAME_INDEX: u32 = u32::MAX;
+/// Longer names are never kept: a stream must not fill the memory with them.
+const KEPT_NAME_BYTES_MAX: usize = 256;
 
 const KIND_MASK: u32 = 0b111;
 const OWN_ID: u32 = 0b1000;
@@ -94,7 +96,7 @@ impl Names {
         }
         let index = match self.by_name.get(name) {
             Some(index) => *index,
-            None if self.list.len() < self.max => {
+            None if self.list.len() < self.max && name.len() <= KEPT_NAME_BYTES_MAX => {
                 let index = u32::try_from(self.list.len()).ok()?;
                 self.list.push(name.into());
                 self.by_name.insert(name.into(), index);

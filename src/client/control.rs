@@ -18,9 +18,18 @@ pub(crate) struct Announcement {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ControlEvent {
     Open(Announcement),
-    Heartbeat { interval_ms: Option<u64> },
-    CannotResume { notice: Notice, position: Option<Position>, missing: Option<u64> },
-    Close { reason: String },
+    Heartbeat {
+        interval_ms: Option<u64>,
+    },
+    CannotResume {
+        notice: Notice,
+        position: Option<Position>,
+        newest: Option<Position>,
+        missing: Option<u64>,
+    },
+    Close {
+        reason: String,
+    },
     Other,
 }
 
@@ -40,7 +49,7 @@ fn announcement(payload: &str) -> Announcement {
     Announcement {
         ours: text(payload, "protocol").as_deref() == Some(control::PROTOCOL),
         heartbeat_interval_ms: interval(payload, "heartbeat_interval"),
-        position: position(payload),
+        position: position(payload, "position"),
         replayable: field(payload, "replayable") == Some("true"),
     }
 }
@@ -58,13 +67,14 @@ fn cannot_resume(payload: &str) -> ControlEvent {
             newest_available: text(payload, "newestAvailable"),
             missing,
         },
-        position: position(payload),
+        position: position(payload, "position"),
+        newest: position(payload, "newestAvailable"),
         missing,
     }
 }
 
-fn position(payload: &str) -> Option<Position> {
-    text(payload, "position")?.parse().ok()
+fn position(payload: &str, key: &str) -> Option<Position> {
+    text(payload, key)?.parse().ok()
 }
 
 /// No interval of a day or more is believed: it would switch the watch over the stream off.

@@ -2,14 +2,14 @@
 //! kept, and the ledger told.
 
 use super::batch::{Batch, Kind};
-use super::config::{CannotResumeFallback, Config, OrderingConfig};
+use super::config::{CannotResumeFallback, Config, DedupeConfig, OrderingConfig};
 use super::control::{self, Announcement, ControlEvent};
 use super::dedupe::DedupeWindow;
 use super::ledger::Ledger;
 use super::liveness::Liveness;
 use super::notice::Notice;
 use super::ordering::{OrderingGuard, OutOfOrderPolicy};
-use super::sequencer::{HeldEvent, Place, Sequencer};
+use super::sequencer::{HeldEvent, Missing, Place, Sequencer};
 use super::stats::Stats;
 use crate::wire::{self, EventRef, Position, Sink};
 
@@ -39,9 +39,12 @@ pub(crate) struct Intake {
     /// The present connection announced our protocol.
     announced: bool,
     replayable: bool,
+    /// Whether a request may be sent again, and so a hole be fetched.
+    may_repeat: bool,
     ordering: OrderingConfig,
     fallback: CannotResumeFallback,
     report_duplicates: bool,
+    dedupe_config: Option<DedupeConfig>,
 }
 
 impl Intake {
@@ -58,9 +61,11 @@ impl Intake {
             sequencer: None,
             announced: false,
             replayable: false,
+            may_repeat: config.repeatable && config.auto_reconnect,
             ordering: config.ordering,
             fallback: config.cannot_resume,
             report_duplicates: config.report_duplicates,
+            dedupe_config: config.dedupe,
         }
     }
 
@@ -68,6 +73,10 @@ impl Intake {
     pub(crate) fn opened(&mut self, now_ms: u64) {
         self.effects = Effects::default();
         self.announced = false;
+        if self.ledger.accepted().is_empty() {
+            // Not a continuation: what the server sends is what was asked for.
+            self.sequencer = None;
+        }
         self.guard.opened();
         self.liveness.opened(now_ms);
     }
@@ -92,23 +101,29 @@ impl Intake {
 
     /// Whether the hole can be fetched by resuming from before it; true once for each hole.
     pub(crate) fn refetch_hole(&mut self) -> bool {
-        self.replayable && self.sequencer.as_mut().is_some_and(Sequencer::refetch)
+        self.can_refetch() && self.sequencer.as_mut().is_some_and(Sequencer::refetch)
+    }
+
+    fn can_refetch(&self) -> bool {
+        self.replayable && self.may_repeat && !self.ledger.accepted().is_empty()
     }
 
     /// The server does not have what is missing: says so, and goes on behind the hole.
     pub(crate) fn give_up_hole(&mut self) {
         let Some(missing) = self.sequencer.as_mut().and_then(Sequencer::give_up_hole) else { return };
-        if missing.first <= missing.last {
-            let count = missing.last - missing.first + 1;
-            self.stats.events_missing = self.stats.events_missing.saturating_add(count);
-            let id = |sequence| Position { epoch: missing.epoch.clone(), sequence }.to_string();
-            self.notice(Notice::Gap {
-                first_missing: id(missing.first),
-                last_missing: id(missing.last),
-                count,
-            });
-        }
+        self.tell_missing(missing);
         self.release_held();
+    }
+
+    fn tell_missing(&mut self, missing: Missing) {
+        if missing.first > missing.last {
+            return;
+        }
+        let count = missing.last - missing.first + 1;
+        self.stats.events_missing = self.stats.events_missing.saturating_add(count);
+        let first_missing = Position { epoch: missing.epoch.clone(), sequence: missing.first }.to_string();
+        let last_missing = Position { epoch: missing.epoch, sequence: missing.last }.to_string();
+        self.notice(Notice::Gap { first_missing, last_missing, count });
     }
 
     /// The app was never given what came after `token`: its replay must get through.
@@ -130,8 +145,9 @@ impl Intake {
     /// Forgets the cursor and everything that hangs on it.
     pub(crate) fn clear_cursor(&mut self) {
         self.ledger.clear();
-        self.sequencer = None;
-        self.announced = false;
+        self.dedupe = self.dedupe_config.map(DedupeWindow::new);
+        self.guard.reset();
+        // A stream that is open goes on in its order; the next connection begins anew.
     }
 
     fn deliver(&mut self, name: &str, data: &str, id: Option<&str>) {
@@ -174,6 +190,7 @@ impl Intake {
                 }
                 Place::Repeat => {
                     self.duplicate(event.last_event_id, event.name);
+                    self.follow_repeat(event.last_event_id, epoch, sequence);
                     return;
                 }
                 Place::Early => {}
@@ -186,16 +203,29 @@ impl Intake {
             if sequencer.hold(epoch, sequence, held) {
                 return;
             }
-            if self.replayable && sequencer.refetch() {
+            if self.refetch_hole() {
                 self.effects.refetch = true;
                 return;
             }
-            if !sequencer.has_held() {
-                // Larger than all that may be held: it stands for its own hole.
-                sequencer.move_to(Position { epoch: epoch.to_owned(), sequence: sequence - 1 });
-                continue;
+            let Some(sequencer) = &mut self.sequencer else { return };
+            if sequencer.has_held() {
+                self.give_up_hole();
+            } else {
+                // Larger than all that may be held.
+                let missing = sequencer.give_up_before(epoch, sequence);
+                self.tell_missing(missing);
             }
-            self.give_up_hole();
+        }
+    }
+
+    /// A server that could not resume begins with what was seen: the cursor follows, so that a cut in the middle
+    /// does not begin it all again.
+    fn follow_repeat(&mut self, id: &str, epoch: &str, sequence: u64) {
+        let is_accepted = self.sequencer.as_ref().is_some_and(|known| known.has_accepted(epoch, sequence));
+        let is_ahead = Position::split(self.ledger.accepted())
+            .is_some_and(|(cursor_epoch, cursor)| cursor_epoch == epoch && cursor < sequence);
+        if is_accepted && is_ahead {
+            self.move_cursor(id);
         }
     }
 
@@ -245,7 +275,7 @@ impl Intake {
                 self.stats.heartbeats += 1;
                 self.liveness.beat(interval_ms);
             }
-            ControlEvent::CannotResume { notice, position, missing } => {
+            ControlEvent::CannotResume { notice, position, newest, missing } => {
                 self.stats.events_missing = self.stats.events_missing.saturating_add(missing.unwrap_or(0));
                 self.notice(notice);
                 if self.fallback == CannotResumeFallback::Close {
@@ -254,6 +284,9 @@ impl Intake {
                 }
                 // The app has been told: from here on the old cursor would only be refused again.
                 self.move_cursor(&position.as_ref().map(Position::to_string).unwrap_or_default());
+                if let (Some(newest), Some(sequencer)) = (newest, &mut self.sequencer) {
+                    sequencer.end_at(&newest);
+                }
                 self.place_at(position);
             }
             ControlEvent::Close { reason } => self.effects.close_reason = Some(reason),
@@ -281,7 +314,13 @@ impl Intake {
         match (position, &mut self.sequencer) {
             (None, sequencer) => *sequencer = None,
             (Some(position), Some(sequencer)) => sequencer.move_to(position),
-            (Some(position), None) => self.sequencer = Some(Sequencer::new(self.ordering, position)),
+            (Some(position), None) => {
+                // What is accepted may be ahead of where the server begins.
+                let accepted = self.ledger.accepted().parse().unwrap_or_else(|_| position.clone());
+                let mut sequencer = Sequencer::new(self.ordering, accepted);
+                sequencer.move_to(position);
+                self.sequencer = Some(sequencer);
+            }
         }
     }
 }
@@ -298,7 +337,7 @@ impl Sink for Intake {
         self.stats.events_received += 1;
         if self.announced
             && event.own_id
-            && let Some((epoch, sequence)) = Position::split(event.last_event_id)
+            && let Some((epoch, sequence @ 1..)) = Position::split(event.last_event_id)
         {
             self.numbered(event, epoch, sequence);
         } else {

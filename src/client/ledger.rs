@@ -61,8 +61,12 @@ impl Ledger {
         }
     }
 
-    /// Takes over what an earlier page stored.
+    /// Takes over what an earlier page stored. No id of a stream holds an end of line or NUL: a cursor that does
+    /// was damaged, and could not be sent.
     pub(crate) fn restore(&mut self, record: StoredRecord) {
+        if record.cursor.contains(['\r', '\n', '\0']) {
+            return;
+        }
         self.accepted.clone_from(&record.cursor);
         self.processed = record.cursor;
         self.done_before = record.done;
@@ -130,13 +134,17 @@ impl Ledger {
     }
 
     /// Gives back the records behind `token`, which the app was never given; `forget` hears each id.
-    /// Answers how many.
+    /// Answers how many. What is finished among them is skipped when it comes again.
     pub(crate) fn discard_after(&mut self, token: u64, mut forget: impl FnMut(&str)) -> usize {
         let keep = token.saturating_add(1).saturating_sub(self.first_token) as usize;
         let discarded = self.entries.len().saturating_sub(keep);
         for entry in self.entries.range(self.entries.len() - discarded..) {
             if entry.moves_cursor {
-                forget(&self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut]);
+                let id = &self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut];
+                forget(id);
+                if entry.done && self.done_before.len() < self.done_ids_max {
+                    self.done_before.push(id.to_owned());
+                }
             }
         }
         self.entries.truncate(self.entries.len() - discarded);

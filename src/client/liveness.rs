@@ -14,6 +14,8 @@ pub(crate) struct Liveness {
     config: Option<LivenessConfig>,
     opened_at_ms: u64,
     last_byte_at_ms: Option<u64>,
+    /// Until then the app was busy, and silence was our own doing.
+    rested_until_ms: u64,
     /// Survives reconnects: a server that beats once is expected to beat.
     beats: bool,
     announced_interval_ms: u64,
@@ -33,6 +35,7 @@ impl Liveness {
             config,
             opened_at_ms: 0,
             last_byte_at_ms: None,
+            rested_until_ms: 0,
             beats: false,
             announced_interval_ms: 0,
             reported: false,
@@ -50,6 +53,11 @@ impl Liveness {
         self.reported = false;
     }
 
+    /// The app was busy until now, and we did not read.
+    pub(crate) fn rested(&mut self, now_ms: u64) {
+        self.rested_until_ms = now_ms;
+    }
+
     /// The stream showed that it beats, every `interval_ms` where it says so.
     pub(crate) fn beat(&mut self, interval_ms: Option<u64>) {
         self.beats = true;
@@ -65,8 +73,7 @@ impl Liveness {
             return None;
         }
         let announced = (self.announced_interval_ms as f64 * INTERVALS_MISSED) as u64;
-        let since = self.last_byte_at_ms.unwrap_or(self.opened_at_ms);
-        let due = since.saturating_add(config.timeout_ms.max(announced));
+        let due = self.silent_since_ms().saturating_add(config.timeout_ms.max(announced));
         Some(due.max(self.opened_at_ms.saturating_add(config.grace_ms)))
     }
 
@@ -76,10 +83,14 @@ impl Liveness {
             return None;
         }
         self.reported = true;
-        let (kind, since) = match self.last_byte_at_ms {
-            None => (LivenessKind::NoFirstByte, self.opened_at_ms),
-            Some(at) => (LivenessKind::Silence, at),
+        let kind = match self.last_byte_at_ms {
+            None => LivenessKind::NoFirstByte,
+            Some(_) => LivenessKind::Silence,
         };
-        Some(Failure { kind, silent_ms: now_ms - since, cut: self.beats })
+        Some(Failure { kind, silent_ms: now_ms - self.silent_since_ms(), cut: self.beats })
+    }
+
+    fn silent_since_ms(&self) -> u64 {
+        self.last_byte_at_ms.unwrap_or(self.opened_at_ms).max(self.rested_until_ms)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::backoff::{Backoff, Exhausted};
+use super::backoff::{Backoff, Exhausted, RETRY_AFTER_MS_MAX};
 use super::batch::Batch;
 use super::config::Config;
 use super::intake::Intake;
@@ -15,11 +15,21 @@ use super::stats::Stats;
 use super::timers::{Timer, TimerTable};
 use crate::wire::Parser;
 
+/// What went wrong, before it is known whether another attempt follows.
+struct Failure {
+    code: Code,
+    message: String,
+    status: Option<u16>,
+}
+
 /// The client of one stream. See the module's documentation for its run loop.
 #[derive(Debug)]
 pub struct Client {
     config: Config,
+    /// The machine's own clock: the driver's and what that one went back in all.
     now_ms: u64,
+    driver_now_ms: u64,
+    went_back_ms: u64,
     state: State,
     timers: TimerTable,
     backoff: Backoff,
@@ -29,6 +39,10 @@ pub struct Client {
     last_request: u32,
     outputs: VecDeque<Output>,
     restored: bool,
+    /// The app forgot the past before it was restored.
+    forgotten: bool,
+    /// The server asked not to come back before this time.
+    not_before_ms: u64,
     online: bool,
     was_open: bool,
     refreshed_credentials: bool,
@@ -40,6 +54,8 @@ impl Client {
     pub fn new(config: Config) -> Self {
         Self {
             now_ms: 0,
+            driver_now_ms: 0,
+            went_back_ms: 0,
             state: State::Idle,
             timers: TimerTable::default(),
             backoff: Backoff::new(config.retry, config.rng_seed),
@@ -49,6 +65,8 @@ impl Client {
             last_request: 0,
             outputs: VecDeque::new(),
             restored: false,
+            forgotten: false,
+            not_before_ms: 0,
             online: true,
             was_open: false,
             refreshed_credentials: false,
@@ -58,10 +76,7 @@ impl Client {
 
     /// Takes in what happened at `now_ms`.
     pub fn handle_input(&mut self, now_ms: u64, input: Input<'_>) {
-        if now_ms < self.now_ms {
-            self.intake.stats.clock_regressions += 1;
-        }
-        self.now_ms = self.now_ms.max(now_ms);
+        self.read_clock(now_ms);
         match input {
             Input::Connect => self.connect(),
             Input::Restored(record) => self.restored(record),
@@ -84,13 +99,15 @@ impl Client {
                 }
             }
             Input::Processed(token) => {
+                let was_busy = !self.is_drained();
                 self.intake.ledger.processed_up_to(token);
-                self.drained();
+                self.drained(was_busy);
                 self.commit();
             }
             Input::Done(token) => {
+                let was_busy = !self.is_drained();
                 self.intake.ledger.done(token);
-                self.drained();
+                self.drained(was_busy);
                 self.commit_later();
             }
             Input::Flush => self.commit(),
@@ -100,6 +117,7 @@ impl Client {
             Input::Stop { started } => self.stop(started),
             Input::Reconnect { started } => self.reconnect(started),
             Input::ClearCursor => {
+                self.forgotten |= !self.restored;
                 self.intake.clear_cursor();
                 self.commit();
             }
@@ -108,7 +126,10 @@ impl Client {
 
     /// The next thing to do; [`Output::Wait`] when there is none.
     pub fn poll_output(&mut self) -> Output {
-        self.outputs.pop_front().unwrap_or_else(|| Output::Wait(self.timers.next_ms()))
+        self.outputs.pop_front().unwrap_or_else(|| {
+            let at_ms = self.timers.next_ms();
+            Output::Wait(at_ms.map(|at_ms| at_ms.saturating_sub(self.went_back_ms)))
+        })
     }
 
     /// The events of the last [`Output::Deliver`].
@@ -141,11 +162,21 @@ impl Client {
         self.intake.stats
     }
 
+    /// A clock that went back is taken to go on from where it was: else nothing would be due for that long.
+    fn read_clock(&mut self, driver_now_ms: u64) {
+        if driver_now_ms < self.driver_now_ms {
+            self.went_back_ms = self.went_back_ms.saturating_add(self.driver_now_ms - driver_now_ms);
+            self.intake.stats.clock_regressions += 1;
+        }
+        self.driver_now_ms = driver_now_ms;
+        self.now_ms = self.now_ms.max(driver_now_ms.saturating_add(self.went_back_ms));
+    }
+
     fn connect(&mut self) {
         if !self.transition(TransitionReason::Connect) {
             return;
         }
-        self.backoff.forgive();
+        self.begin_anew();
         if self.restored {
             self.open_request();
         } else {
@@ -153,12 +184,19 @@ impl Client {
         }
     }
 
+    /// The app asked for it: what failed before does not count.
+    fn begin_anew(&mut self) {
+        self.backoff.forgive();
+        self.not_before_ms = 0;
+        self.refreshed_credentials = false;
+    }
+
     fn restored(&mut self, record: Option<StoredRecord>) {
         if self.restored {
             return;
         }
         self.restored = true;
-        if let Some(record) = record {
+        if let Some(record) = record.filter(|_| !self.forgotten) {
             self.intake.ledger.restore(record);
         }
         if self.state == State::Connecting {
@@ -211,11 +249,11 @@ impl Client {
 
     fn refused(&mut self, code: Code, head: &Head, will_retry: bool) {
         self.abort();
-        let message = describe_head(code, head);
-        self.notify(Notice::Error { code, message, status: Some(head.status), will_retry });
+        let failure = Failure { code, message: describe_head(code, head), status: Some(head.status) };
         if will_retry {
-            self.lost(code.as_str(), head.retry_after_ms);
+            self.lost(code.as_str(), head.retry_after_ms, Some(failure));
         } else {
+            self.tell(failure, false);
             self.close(TransitionReason::Refused, code.as_str());
         }
     }
@@ -281,36 +319,44 @@ impl Client {
     fn end(&mut self) {
         self.request = None;
         let reason = self.intake.effects.close_reason.take();
-        self.lost(reason.as_deref().unwrap_or("stream_ended"), None);
+        self.lost(reason.as_deref().unwrap_or("stream_ended"), None, None);
     }
 
     /// An attempt or a stream failed for a reason that the app can be given.
     fn failed(&mut self, code: Code, message: String, retry: bool) {
-        let will_retry = retry && self.may_repeat();
-        self.notify(Notice::Error { code, message, status: None, will_retry });
-        if will_retry {
+        let failure = Failure { code, message, status: None };
+        if retry && self.may_repeat() {
             let reason = self.intake.effects.close_reason.take();
-            self.lost(reason.as_deref().unwrap_or("network_error"), None);
+            self.lost(reason.as_deref().unwrap_or("network_error"), None, Some(failure));
         } else {
+            self.tell(failure, false);
             self.close(TransitionReason::Refused, code.as_str());
         }
     }
 
     /// The connection is gone; another follows if the policy allows it.
-    fn lost(&mut self, reason: &str, floor_ms: Option<u64>) {
+    fn lost(&mut self, reason: &str, floor_ms: Option<u64>, failure: Option<Failure>) {
         let was_open = self.state == State::Open;
+        if self.timers.take_due(Timer::Stable, self.now_ms) {
+            self.backoff.forgive();
+        }
         self.hang_up();
         if !self.may_repeat() {
+            failure.into_iter().for_each(|failure| self.tell(failure, false));
             self.close(TransitionReason::Ended, reason);
             return;
         }
         let delay = match self.backoff.next_delay_ms(self.now_ms, floor_ms) {
             Ok(delay) => delay,
             Err(exhausted) => {
+                failure.into_iter().for_each(|failure| self.tell(failure, false));
                 self.give_up(reason, exhausted);
                 return;
             }
         };
+        failure.into_iter().for_each(|failure| self.tell(failure, true));
+        let floor_ms = floor_ms.map_or(0, |floor| floor.min(RETRY_AFTER_MS_MAX));
+        self.not_before_ms = self.now_ms.saturating_add(floor_ms);
         self.transition(TransitionReason::Lost);
         self.timers.set(Timer::Retry, self.now_ms.saturating_add(delay));
         if was_open {
@@ -325,6 +371,11 @@ impl Client {
             delay_ms: delay,
             reason: reason.to_owned(),
         });
+    }
+
+    fn tell(&mut self, failure: Failure, will_retry: bool) {
+        let Failure { code, message, status } = failure;
+        self.notify(Notice::Error { code, message, status, will_retry });
     }
 
     fn give_up(&mut self, reason: &str, exhausted: Exhausted) {
@@ -389,7 +440,9 @@ impl Client {
             Timer::Stable => self.backoff.forgive(),
             Timer::Liveness => self.check_liveness(),
             Timer::Gap => {
-                if self.intake.refetch_hole() {
+                if !self.is_drained() {
+                    // While the app is busy we do not read: what is missing may be on its way.
+                } else if self.intake.refetch_hole() {
                     self.refetch();
                 } else {
                     self.intake.begin(self.now_ms);
@@ -405,7 +458,7 @@ impl Client {
     /// Resumes from before a hole. By way of the backoff, so that a server full of holes sees no storm.
     fn refetch(&mut self) {
         self.abort();
-        self.lost("gap", None);
+        self.lost("gap", None, None);
     }
 
     fn check_liveness(&mut self) {
@@ -434,9 +487,7 @@ impl Client {
                 }
             };
             let message = format!("{what} ({} ms without a byte)", failure.silent_ms);
-            let will_retry = self.may_repeat();
-            self.notify(Notice::Error { code, message, status: None, will_retry });
-            self.lost("liveness_timeout", None);
+            self.lost("liveness_timeout", None, Some(Failure { code, message, status: None }));
         }
     }
 
@@ -457,10 +508,11 @@ impl Client {
     }
 
     /// The app has caught up: from now on silence is the server's again.
-    fn drained(&mut self) {
-        if self.state == State::Open && self.intake.ledger.is_drained() {
-            self.intake.liveness.byte(self.now_ms);
+    fn drained(&mut self, was_busy: bool) {
+        if was_busy && self.is_drained() && self.state == State::Open {
+            self.intake.liveness.rested(self.now_ms);
             self.watch();
+            self.watch_hole();
         }
     }
 
@@ -471,13 +523,22 @@ impl Client {
 
     fn awake(&mut self) {
         match self.state {
+            // The server's wish stands, whatever the network does.
+            State::Retrying if self.online && self.not_before_ms > self.now_ms => {
+                self.timers.set(Timer::Retry, self.not_before_ms);
+            }
             State::Retrying if self.online => {
                 self.timers.clear(Timer::Retry);
                 self.transition(TransitionReason::RetryDue);
                 self.open_request();
             }
+            State::Connecting if self.request.is_some() && self.may_repeat() => {
+                self.abort();
+                self.transition(TransitionReason::Reconnect);
+                self.open_request();
+            }
             // Only where nothing can get lost by it: without a cursor the watch over silence must do.
-            State::Open if !self.intake.ledger.accepted().is_empty() && self.config.repeatable => {
+            State::Open if !self.intake.ledger.accepted().is_empty() && self.may_repeat() => {
                 self.abort();
                 self.hang_up();
                 self.transition(TransitionReason::Reconnect);
@@ -501,7 +562,7 @@ impl Client {
         self.abort();
         self.intake.give_back_after(started);
         self.hang_up();
-        self.backoff.forgive();
+        self.begin_anew();
         self.commit();
         if self.transition(TransitionReason::Reconnect) {
             if self.restored {

@@ -7,10 +7,10 @@
 //! One mutation, then drain: call [`Client::handle_input`] with the present time and one [`Input`], then
 //! [`Client::poll_output`] until it answers [`Output::Wait`]; call again with [`Input::Timer`] at that time or
 //! earlier (an early or repeated timer is a no-op). Time is in milliseconds on any clock that does not run
-//! backwards; should it do so, the old value is kept and counted.
+//! backwards; should it do so, the machine goes on from the old value and counts it.
 //!
 //! [`Output::Deliver`] announces [`Client::batch`]: the events that passed dedupe and ordering, which stay
-//! there until the next [`Input::Bytes`]. What the app has finished comes back as [`Input::Processed`] or
+//! there until the next one is announced. What the app has finished comes back as [`Input::Processed`] or
 //! [`Input::Done`], and only that moves the cursor.
 //!
 //! ```

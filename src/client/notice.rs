@@ -104,6 +104,7 @@ pub enum Notice {
         /// Failed attempts before this one.
         attempt: u32,
         /// The cursor that was sent, if any.
+        #[serde(skip_serializing_if = "Option::is_none")]
         last_event_id: Option<String>,
     },
     /// The stream, or the attempt at one, ended.
@@ -113,6 +114,7 @@ pub enum Notice {
         /// Whether another attempt follows.
         will_reconnect: bool,
         /// Milliseconds until then.
+        #[serde(skip_serializing_if = "Option::is_none")]
         retry_in: Option<u64>,
     },
     /// Something failed.
@@ -122,6 +124,7 @@ pub enum Notice {
         /// A sentence a person can act on.
         message: String,
         /// The HTTP status, where there was one.
+        #[serde(skip_serializing_if = "Option::is_none")]
         status: Option<u16>,
         /// Whether another attempt follows.
         will_retry: bool,
@@ -159,6 +162,7 @@ pub enum Notice {
     /// An event came late.
     OutOfOrder {
         /// Its id, where it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
         event_id: Option<String>,
         /// Its name.
         event_type: String,
@@ -196,12 +200,16 @@ pub enum Notice {
         /// The server's sentence.
         message: String,
         /// The cursor that was asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
         requested_id: Option<String>,
         /// Oldest event that the server still has.
+        #[serde(skip_serializing_if = "Option::is_none")]
         oldest_available: Option<String>,
         /// Newest event that the server has.
+        #[serde(skip_serializing_if = "Option::is_none")]
         newest_available: Option<String>,
         /// How many events are missing, where it is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
         missing: Option<u64>,
     },
 }

@@ -36,13 +36,17 @@ pub(crate) struct Missing {
     pub(crate) last: u64,
 }
 
+/// Epochs that were left whose last number is remembered.
+const PAST_EPOCHS_MAX: usize = 8;
+
 #[derive(Debug)]
 pub(crate) struct Sequencer {
     config: OrderingConfig,
     /// The last accepted event.
     at: Position,
-    /// The epoch before: what comes from it now is a repeat.
-    past_epoch: Option<String>,
+    /// Epochs that were left, each with the last number accepted of it: a server that cannot resume may begin
+    /// with its oldest event, most of which was seen.
+    past: Vec<Position>,
     /// Early events by sequence, all of `held_epoch`.
     held: BTreeMap<u64, HeldEvent>,
     held_epoch: String,
@@ -52,49 +56,55 @@ pub(crate) struct Sequencer {
 }
 
 impl Sequencer {
+    /// Everything up to `at` was accepted.
     pub(crate) fn new(config: OrderingConfig, at: Position) -> Self {
         Self {
             config,
             held_epoch: at.epoch.clone(),
             at,
-            past_epoch: None,
+            past: Vec::new(),
             held: BTreeMap::new(),
             held_bytes: 0,
             refetched_at: None,
         }
     }
 
-    /// The stream goes on behind `at`; nothing is held over from before.
-    pub(crate) fn move_to(&mut self, at: Position) {
-        if at.epoch != self.at.epoch {
-            self.past_epoch = Some(std::mem::take(&mut self.at.epoch));
-        }
-        self.at = at;
+    /// The stream goes on behind `position`; nothing is held over from before. What was accepted beyond it is a
+    /// repeat when it comes again.
+    pub(crate) fn move_to(&mut self, position: Position) {
         self.drop_held();
+        self.accept(&position.epoch, position.sequence);
     }
 
-    /// Where an event stands; [`Place::Next`] counts it as accepted.
-    pub(crate) fn place(&mut self, epoch: &str, sequence: u64) -> Place {
-        if epoch == self.at.epoch {
-            if sequence <= self.at.sequence || self.is_held(epoch, sequence) {
-                return Place::Repeat;
+    /// The server's newest event is `newest`: what it numbers higher from now on is new, whatever was accepted.
+    pub(crate) fn end_at(&mut self, newest: &Position) {
+        for position in self.past.iter_mut().chain([&mut self.at]) {
+            if position.epoch == newest.epoch {
+                position.sequence = position.sequence.min(newest.sequence);
             }
-            if sequence > self.at.sequence + 1 {
-                return Place::Early;
-            }
-            self.at.sequence = sequence;
-            return Place::Next;
         }
-        if self.past_epoch.as_deref() == Some(epoch) || self.is_held(epoch, sequence) {
+    }
+
+    /// Where an event stands; [`Place::Next`] counts it as accepted. Numbers begin at 1.
+    pub(crate) fn place(&mut self, epoch: &str, sequence: u64) -> Place {
+        if self.has_accepted(epoch, sequence) || self.is_held(epoch, sequence) {
             return Place::Repeat;
         }
         // Each epoch numbers from 1, so a hole across its border shows, too.
-        if sequence != 1 {
+        if sequence != self.next_of(epoch) {
             return Place::Early;
         }
-        self.past_epoch = Some(std::mem::replace(&mut self.at.epoch, epoch.to_owned()));
-        self.at.sequence = 1;
+        // What is held stands before the border: its hole comes first.
+        if epoch != self.at.epoch && self.has_held() && self.held_epoch != epoch {
+            return Place::Early;
+        }
+        self.accept(epoch, sequence);
         Place::Next
+    }
+
+    /// Whether this event, and with it all before it in its epoch, was accepted.
+    pub(crate) fn has_accepted(&self, epoch: &str, sequence: u64) -> bool {
+        self.last_of(epoch).is_some_and(|last| sequence <= last)
     }
 
     /// Keeps an early event. False where it does not fit: the hole must be dealt with now.
@@ -119,10 +129,10 @@ impl Sequencer {
 
     /// Takes the next held event whose turn has come; counts it as accepted.
     pub(crate) fn release(&mut self) -> Option<HeldEvent> {
-        let next = if self.held_epoch == self.at.epoch { self.at.sequence + 1 } else { 1 };
+        let next = self.next_of(&self.held_epoch);
         let event = self.held.remove(&next)?;
         self.held_bytes -= event.name.len() + event.data.len() + event.id.len();
-        self.accept(next);
+        self.accept_held(next);
         Some(event)
     }
 
@@ -138,12 +148,20 @@ impl Sequencer {
     /// Gives the hole up: what is missing, and the sequencer stands right before the first held event.
     pub(crate) fn give_up_hole(&mut self) -> Option<Missing> {
         let first_held = *self.held.keys().next()?;
-        let same_epoch = self.held_epoch == self.at.epoch;
-        let first = if same_epoch { self.at.sequence + 1 } else { 1 };
-        if first < first_held {
-            self.accept(first_held - 1);
-        }
-        Some(Missing { epoch: self.held_epoch.clone(), first, last: first_held - 1 })
+        let missing = Missing {
+            epoch: self.held_epoch.clone(),
+            first: self.next_of(&self.held_epoch),
+            last: first_held - 1,
+        };
+        self.accept_held(first_held - 1);
+        Some(missing)
+    }
+
+    /// Gives up what is missing before an event that cannot be held.
+    pub(crate) fn give_up_before(&mut self, epoch: &str, sequence: u64) -> Missing {
+        let missing = Missing { epoch: epoch.to_owned(), first: self.next_of(epoch), last: sequence - 1 };
+        self.accept(epoch, sequence - 1);
+        missing
     }
 
     pub(crate) fn drop_held(&mut self) {
@@ -151,11 +169,38 @@ impl Sequencer {
         self.held_bytes = 0;
     }
 
-    fn accept(&mut self, sequence: u64) {
-        if self.held_epoch != self.at.epoch {
-            self.past_epoch = Some(std::mem::replace(&mut self.at.epoch, self.held_epoch.clone()));
+    fn last_of(&self, epoch: &str) -> Option<u64> {
+        [&self.at]
+            .into_iter()
+            .chain(&self.past)
+            .find(|known| known.epoch == epoch)
+            .map(|known| known.sequence)
+    }
+
+    fn next_of(&self, epoch: &str) -> u64 {
+        self.last_of(epoch).unwrap_or(0).saturating_add(1)
+    }
+
+    fn accept_held(&mut self, sequence: u64) {
+        let epoch = std::mem::take(&mut self.held_epoch);
+        self.accept(&epoch, sequence);
+        self.held_epoch = epoch;
+    }
+
+    /// Stands behind this event, or behind a later one of its epoch that was accepted before.
+    fn accept(&mut self, epoch: &str, sequence: u64) {
+        if epoch == self.at.epoch {
+            self.at.sequence = self.at.sequence.max(sequence);
+            return;
         }
-        self.at.sequence = sequence;
+        let known = self.past.iter().position(|past| past.epoch == epoch);
+        let mut next = known
+            .map_or_else(|| Position { epoch: epoch.to_owned(), sequence }, |index| self.past.remove(index));
+        next.sequence = next.sequence.max(sequence);
+        if self.past.len() >= PAST_EPOCHS_MAX {
+            self.past.remove(0);
+        }
+        self.past.push(std::mem::replace(&mut self.at, next));
     }
 
     fn is_held(&self, epoch: &str, sequence: u64) -> bool {

@@ -46,6 +46,16 @@ impl TimerTable {
         Some(due)
     }
 
+    /// Takes this timer if it is due, also where nobody has looked since.
+    pub(crate) fn take_due(&mut self, timer: Timer, now_ms: u64) -> bool {
+        let slot = &mut self.at_ms[timer as usize];
+        let is_due = slot.is_some_and(|at| at <= now_ms);
+        if is_due {
+            *slot = None;
+        }
+        is_due
+    }
+
     pub(crate) fn next_ms(&self) -> Option<u64> {
         self.at_ms.iter().flatten().min().copied()
     }

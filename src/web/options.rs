@@ -254,7 +254,7 @@ pub(crate) fn parse_url(text: &str) -> Result<web_sys::Url, String> {
 
 fn check_headers(root: &Fields<'_>) -> Result<JsValue, InvalidOption> {
     let headers = root.get("headers");
-    if headers.is_undefined() || headers.is_object() {
+    if headers.is_undefined() || headers.is_function() || headers.is_object() {
         Ok(headers)
     } else {
         Err(root.invalid(

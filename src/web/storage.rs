@@ -4,7 +4,7 @@
 //! the app is told once.
 
 use gloo_storage::{LocalStorage, Storage};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::host::global;
 use crate::client::StoredRecord;
@@ -13,7 +13,7 @@ use crate::client::StoredRecord;
 const VERSION: u32 = 1;
 const PREFIX: &str = "holdfast:1:";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Stored {
     v: u32,
     #[serde(flatten)]
@@ -41,10 +41,9 @@ impl CursorStore {
         }
         match LocalStorage::raw().get_item(key) {
             Ok(None) => (None, None),
-            Ok(Some(text)) => match serde_json_from(&text) {
-                Some(stored) if stored.v == VERSION => (Some(stored.record), None),
-                Some(_) => (None, None),
-                None => (None, self.tell("what is stored there cannot be read")),
+            Ok(Some(text)) => match read(&text) {
+                Ok(record) => (record, None),
+                Err(Unreadable) => (None, self.tell("what is stored there cannot be read")),
             },
             Err(_) => (None, self.tell("reading from localStorage failed")),
         }
@@ -76,7 +75,15 @@ fn is_available() -> bool {
         && web_sys::window().is_some_and(|window| matches!(window.local_storage(), Ok(Some(_))))
 }
 
-fn serde_json_from(text: &str) -> Option<Stored> {
-    let value = js_sys::JSON::parse(text).ok()?;
-    serde_wasm_bindgen::from_value(value).ok()
+struct Unreadable;
+
+/// Another version counts as absent, whatever else it holds: it is not ours to judge.
+fn read(text: &str) -> Result<Option<StoredRecord>, Unreadable> {
+    let value = js_sys::JSON::parse(text).map_err(|_| Unreadable)?;
+    let version =
+        js_sys::Reflect::get(&value, &"v".into()).ok().and_then(|v| v.as_f64()).ok_or(Unreadable)?;
+    if version != f64::from(VERSION) {
+        return Ok(None);
+    }
+    serde_wasm_bindgen::from_value(value).map(Some).map_err(|_| Unreadable)
 }
