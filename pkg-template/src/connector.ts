@@ -4,7 +4,7 @@ import { Batch, Kind } from './batch.js';
 import { type ErrorCode, reportUnhandled, SSEError } from './errors.js';
 import type { EventMap, StreamEventOf } from './event.js';
 import { Connector as Core, type Host, type Notice } from './glue/core.js';
-import { loadCore, onTrap } from './core.js';
+import { guarded, loadCore, onTrap } from './core.js';
 import { memory } from './loader.js';
 import type { ConnectionState, ConnectOptions, Fresh, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
@@ -30,11 +30,12 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   readonly #url: Fresh<string | URL>;
   readonly #options: ConnectOptions<Map>;
   #core: Core | undefined;
-  #pump: Pump;
+  readonly #pump: Pump;
   /** What was asked for before the core was there, or while app code ran. */
   readonly #commands: Command[] = [];
   /** How deep in app code we are: then the core is not called. */
   #inApp = 0;
+  #state: ConnectionState = 'idle';
   #loading = false;
   #failed = false;
   #disposed = false;
@@ -48,7 +49,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   constructor(url: Fresh<string | URL>, options: ConnectOptions<Map> = {}) {
     this.#url = url;
     this.#options = options;
-    this.#pump = new Pump(this.#pumpHost, 1, 0);
+    this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1);
   }
 
   /** Where the connection stands. */
@@ -56,12 +57,12 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     const asked = this.#commands.filter((command) => command !== 'clearCursor').at(-1);
     if (this.#failed || this.#disposed) return 'closed';
     if (asked !== undefined) return asked === 'stop' ? 'closed' : 'connecting';
-    return (this.#core?.state as ConnectionState | undefined) ?? 'idle';
+    return this.#state;
   }
 
   /** The cursor: everything up to this id is processed. Empty where there is none. */
   get lastEventId(): string {
-    return this.#core?.lastEventId ?? this.#lastEventId;
+    return this.#ask((core) => core.lastEventId, this.#lastEventId);
   }
 
   /** Connects, unless it is connected or about to; after a stop or a give-up it starts again at the cursor. */
@@ -86,7 +87,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
 
   /** Counters since the connector was made. */
   getStats(): Stats {
-    const counters = (this.#core?.stats() ?? {}) as Partial<Stats>;
+    const counters = this.#ask((core) => core.stats() as Partial<Stats>, {});
     return {
       eventsReceived: 0,
       eventsDelivered: 0,
@@ -118,10 +119,20 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     this.dispose();
   }
 
+  /** Reads from the core, also while app code runs. Right after a trap there is none to ask. */
+  #ask<Answer>(read: (core: Core) => Answer, otherwise: Answer): Answer {
+    if (this.#core === undefined) return otherwise;
+    try {
+      return read(this.#core);
+    } catch {
+      return otherwise;
+    }
+  }
+
   #do(command: Command): void {
     if (this.#disposed || this.#failed) return;
     // What was not begun yet never is; what is asked for while app code runs is done right behind it.
-    if (command === 'stop' || command === 'reconnect') this.#pump.end();
+    if (command === 'stop' || command === 'reconnect') this.#pump.close();
     this.#commands.push(command);
     if (this.#inApp > 0) return;
     if (this.#core !== undefined) this.#flush();
@@ -152,39 +163,32 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       this.#fail(error);
       return;
     }
-    this.#pump = new Pump(this.#pumpHost, this.#options.handlerConcurrency ?? 1, 0);
     this.#forgetTrap = onTrap((message) => this.#trapped(message));
   }
 
   /** Carries out what was asked for. Never while app code runs. */
   #flush(): void {
+    guarded(() => this.#carryOut());
+  }
+
+  #carryOut(): void {
     for (;;) {
       const command = this.#commands.shift();
       if (command === undefined || this.#core === undefined) break;
       if (command === 'connect') {
-        this.#renewPump();
+        this.#pump.open();
         this.#core.connect();
       } else if (command === 'clearCursor') {
         this.#core.clearCursor();
       } else {
-        this.#pump.end();
+        this.#pump.close();
         const { started } = this.#pump;
-        if (command === 'stop') {
-          this.#core.stop(started);
-        } else {
-          this.#renewPump();
-          this.#core.reconnect(started);
-        }
+        if (command === 'reconnect') this.#pump.open();
+        if (command === 'stop') this.#core.stop(started);
+        else this.#core.reconnect(started);
       }
     }
     if (this.#disposed) this.#release();
-  }
-
-  #renewPump(): void {
-    if (!this.#pump.hasEnded) return;
-    const { started, latest } = this.#pump;
-    this.#pump = new Pump(this.#pumpHost, this.#options.handlerConcurrency ?? 1, started);
-    this.#pump.latest = latest;
   }
 
   #release(): void {
@@ -240,15 +244,16 @@ export class SSEConnector<Map extends EventMap = EventMap> {
 
   /** The instance is lost; this stream goes on in a new one, from its cursor. */
   #trapped(message: string): void {
-    const resume = this.state !== 'closed' && this.state !== 'idle';
-    this.#pump.end();
-    this.#core = undefined;
-    this.#names.length = 0;
-    this.#tellError(new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry: true }));
-    if (this.#disposed) return;
+    const wanted = this.state !== 'closed' && this.state !== 'idle';
+    this.#pump.forget();
     this.#forgetTrap?.();
+    this.#core = undefined;
+    this.#state = 'idle';
+    this.#names.length = 0;
+    this.#tellError(new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry: wanted }));
+    if (this.#disposed) return;
     this.#create(this.#lastEventId === '' ? undefined : this.#lastEventId);
-    if (resume) this.#do('connect');
+    if (wanted) this.#do('connect');
   }
 
   readonly #host: Host = {
@@ -258,7 +263,13 @@ export class SSEConnector<Map extends EventMap = EventMap> {
         memory(), records, recordWords, pieces, pieceWords, text, firstToken,
         this.#names, notices ?? [], this.#attempt,
       );
-      return this.#pump.deliver(batch);
+      // The core is up the stack all the while: what the app asks for waits, also where no app code runs.
+      this.#inApp += 1;
+      try {
+        return this.#pump.deliver(batch);
+      } finally {
+        this.#leave();
+      }
     },
     notify: (notice) => this.#notice(notice),
     committed: (cursor) => {
@@ -271,7 +282,9 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     const options = this.#options;
     if (options.debug === true) console.debug('[holdfast]', kind, info);
     switch (kind) {
-      case 'stateChange': return this.#call(options.onStateChange, info as never);
+      case 'stateChange':
+        this.#state = (info as unknown as { to: ConnectionState }).to;
+        return this.#call(options.onStateChange, info as never);
       case 'open':
         this.#attempt = (info as unknown as { attempt: number }).attempt;
         return this.#call(options.onOpen, { url: this.#shownUrl, ...info } as never);
@@ -308,13 +321,11 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       const reaction = this.#options.onHandlerError ?? 'skip';
       const message = `onEvent failed for event ${event.id ?? event.type}: ${error instanceof Error ? error.message : String(error)}`;
       this.#tellError(new SSEError('handler_failed', message, { cause: error, event, willRetry: reaction === 'retry' }));
-      if (reaction === 'stop') this.stop();
       if (reaction !== 'retry') return reaction;
       return Math.min(HANDLER_RETRY_MS_MIN * 2 ** (tries - 1), HANDLER_RETRY_MS_MAX);
     },
-    done: (token) => {
-      this.#core?.done(token);
-    },
+    stop: () => this.stop(),
+    done: (token) => guarded(() => this.#core?.done(token)),
   };
 }
 

@@ -1,10 +1,14 @@
 // The loaded core, and its replacement when it fails.
+//
+// All connectors of a page share one instance. A trap (a panic, memory that ran out) leaves its memory in a state
+// that nobody can vouch for, so the instance is replaced and each connector goes on from its cursor.
 
 import { setTrapHook } from './glue/core.js';
 import { type CoreExports, loadWasm, resetWasm } from './loader.js';
 
 const listeners = new Set<(message: string) => void>();
 let hooked = false;
+let replacing = false;
 
 /** The core, with the watch over its failures set up. */
 export async function loadCore(): Promise<CoreExports> {
@@ -22,9 +26,22 @@ export function onTrap(listener: (message: string) => void): () => void {
   return () => listeners.delete(listener);
 }
 
-/** Called from within the failing instance, right before it ends: replacing it has to wait until it has. */
+/** Calls into the core; should it fail there, the instance is replaced. */
+export function guarded(call: () => void): void {
+  try {
+    call();
+  } catch (error) {
+    if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+    trapped(error.message);
+  }
+}
+
+/** Replaces the instance in a later task: a panic calls this from within the one that is about to end. */
 function trapped(message: string): void {
+  if (replacing) return;
+  replacing = true;
   setTimeout(() => {
+    replacing = false;
     resetWasm();
     setTrapHook(trapped);
     for (const listener of [...listeners]) listener(message);

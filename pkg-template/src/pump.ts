@@ -18,53 +18,85 @@ export interface PumpHost {
   notice(notice: Notice): void;
   /** A handler failed: skip the event, stop, or call the handler again after so many milliseconds. */
   failed(error: unknown, event: StreamEvent, tries: number): 'skip' | 'stop' | number;
+  /** Stops the stream, as a handler's failure wants it. */
+  stop(): void;
   /** The record with this token was finished, not within the call that delivered it. */
   done(token: number): void;
 }
 
-/** One generation of deliveries: a stop or a reconnect ends it, and what was not begun by then never is. */
+/** A handler at work, or one that is to be called again. */
+interface Flight {
+  readonly event: StreamEvent;
+  readonly token: number;
+  readonly tries: number;
+  /** The core has been told that the app never got this: its end counts no more. */
+  void: boolean;
+}
+
+/** How a handler ended. */
+interface Outcome {
+  readonly result?: unknown;
+  readonly failure?: { readonly error: unknown };
+}
+
+/** See above. One pump serves a connector all its life. */
 export class Pump {
   /** The last record that was given to the app. */
-  started: number;
+  started = 0;
   /** The last event that was given to the app. */
   latest: StreamEvent | undefined;
 
   readonly #host: PumpHost;
   readonly #concurrency: number;
   readonly #batches: Batch[] = [];
-  /** Records whose handler failed and is to be called again, or was the reason to stop. */
-  readonly #unfinished = new Set<number>();
-  #pending = 0;
+  readonly #working = new Set<Flight>();
+  /** To be called again when their timer fires. */
+  readonly #waiting = new Map<Flight, ReturnType<typeof setTimeout>>();
+  #open = true;
   #running = false;
-  #ended = false;
 
-  constructor(host: PumpHost, concurrency: number, started: number) {
+  constructor(host: PumpHost, concurrency: number) {
     this.#host = host;
     this.#concurrency = concurrency;
-    this.started = started;
-  }
-
-  /** Whether it gives nothing more to the app. */
-  get hasEnded(): boolean {
-    return this.#ended;
   }
 
   /**
    * Nothing more is given to the app; what it has begun it may finish. What waits to be called again goes back, and
    * with it all that was begun behind it: the cursor is one place, not a list of holes.
    */
-  end(): void {
-    if (this.#ended) return;
-    this.#ended = true;
+  close(): void {
+    this.#open = false;
     this.#batches.length = 0;
-    for (const token of this.#unfinished) this.started = Math.min(this.started, token - 1);
+    for (const [flight, timer] of this.#waiting) {
+      clearTimeout(timer);
+      this.started = Math.min(this.started, flight.token - 1);
+    }
+    this.#waiting.clear();
+    for (const flight of this.#working) flight.void ||= flight.token > this.started;
+  }
+
+  /** Goes on with what will be delivered from now. Handlers that are still at work keep their place before it. */
+  open(): void {
+    this.#open = true;
+  }
+
+  /** Begins anew with a core that knows nothing of what was given to the app before. */
+  forget(): void {
+    this.close();
+    for (const flight of this.#working) flight.void = true;
+    this.started = 0;
+    this.open();
   }
 
   /** Takes a batch in; answers how many of its first records are finished already. */
   deliver(batch: Batch): number {
-    const idle = !this.#running && this.#pending === 0;
+    if (!this.#open) return 0;
     this.#batches.push(batch);
-    return this.#run(idle ? batch : undefined);
+    return this.#run(this.#batches.length === 1 ? batch : undefined);
+  }
+
+  get #isBusy(): boolean {
+    return this.#working.size + this.#waiting.size >= this.#concurrency;
   }
 
   /**
@@ -75,7 +107,7 @@ export class Pump {
     if (this.#running) return 0;
     this.#running = true;
     let finished = 0;
-    while (!this.#ended && this.#pending < this.#concurrency) {
+    while (this.#open && !this.#isBusy) {
       const batch = this.#batches[0];
       if (batch === undefined) break;
       const from = batch.next;
@@ -87,7 +119,7 @@ export class Pump {
       const allFinished = batch.kind(from) === Kind.event ? this.#events(batch) : this.#other(batch);
       const through = allFinished ? batch.next : batch.next - 1;
       if (inRow) finished = through;
-      else for (let index = from; index < through; index += 1) this.#finish(batch.token(index));
+      else for (let index = from; index < through; index += 1) this.#host.done(batch.token(index));
     }
     this.#running = false;
     return finished;
@@ -97,23 +129,26 @@ export class Pump {
   #events(batch: Batch): boolean {
     const { onEvent } = this.#host;
     let event!: StreamEvent;
-    let result: unknown;
-    let failure: { error: unknown } | undefined;
+    let outcome: Outcome = {};
     this.#host.enter();
     try {
+      let result: unknown;
       do {
         event = batch.event(batch.next);
         this.started = batch.token(batch.next);
         batch.next += 1;
         result = onEvent(event);
-        if (this.#ended || (typeof result === 'object' && result !== null)) break;
-      } while (batch.next < batch.length && batch.kind(batch.next) === Kind.event);
+      } while (
+        this.#open && (typeof result !== 'object' || result === null)
+        && batch.next < batch.length && batch.kind(batch.next) === Kind.event
+      );
+      outcome = { result };
     } catch (error) {
-      failure = { error };
+      outcome = { failure: { error } };
     }
     this.latest = event;
     this.#host.leave();
-    return this.#outcome(result, failure, event, this.started, 1);
+    return this.#judge(outcome, { event, token: batch.token(batch.next - 1), tries: 1, void: false });
   }
 
   #other(batch: Batch): boolean {
@@ -127,65 +162,50 @@ export class Pump {
   }
 
   /** Whether the record is finished, now that its handler returned or threw. */
-  #outcome(
-    result: unknown,
-    failure: { error: unknown } | undefined,
-    event: StreamEvent,
-    token: number,
-    tries: number,
-  ): boolean {
-    if (failure !== undefined) return this.#failed(failure.error, event, token, tries);
+  #judge({ result, failure }: Outcome, flight: Flight): boolean {
+    if (failure !== undefined) return this.#failed(failure.error, flight);
     if (!isThenable(result)) return true;
-    this.#pending += 1;
-    const settled = (finished: boolean): void => {
-      this.#pending -= 1;
-      if (finished) this.#finish(token);
+    this.#working.add(flight);
+    const settled = (finish: () => boolean): void => {
+      this.#working.delete(flight);
+      if (finish() && !flight.void) this.#host.done(flight.token);
       this.#run();
     };
     result.then(
-      () => settled(true),
-      (error: unknown) => settled(this.#failed(error, event, token, tries)),
+      () => settled(() => true),
+      (error: unknown) => settled(() => this.#failed(error, flight)),
     );
     return false;
   }
 
-  #failed(error: unknown, event: StreamEvent, token: number, tries: number): boolean {
+  #failed(error: unknown, flight: Flight): boolean {
+    const { event, token, tries } = flight;
     const next = this.#host.failed(error, event, tries);
     if (next === 'skip') return true;
-    // Not processed: the cursor stays before it, and a later connect() gets it again.
-    this.#unfinished.add(token);
-    if (next === 'stop' || this.#ended) {
+    if (flight.void) return false;
+    if (next === 'stop' || !this.#open) {
+      // Not processed: the cursor stays before it, and a later connect() gets it again.
       this.started = Math.min(this.started, token - 1);
+      if (next === 'stop') this.#host.stop();
       return false;
     }
-    this.#pending += 1;
-    setTimeout(() => {
-      this.#pending -= 1;
-      if (this.#ended) return;
-      this.#unfinished.delete(token);
-      if (this.#again(event, token, tries + 1)) this.#finish(token);
-      this.#run();
-    }, next);
+    const again: Flight = { event, token, tries: tries + 1, void: false };
+    this.#waiting.set(again, setTimeout(() => this.#again(again), next));
     return false;
   }
 
-  #again(event: StreamEvent, token: number, tries: number): boolean {
-    let result: unknown;
-    let failure: { error: unknown } | undefined;
+  #again(flight: Flight): void {
+    this.#waiting.delete(flight);
+    let outcome: Outcome;
     this.#host.enter();
     try {
-      result = this.#host.onEvent(event);
+      outcome = { result: this.#host.onEvent(flight.event) };
     } catch (error) {
-      failure = { error };
+      outcome = { failure: { error } };
     }
     this.#host.leave();
-    return this.#outcome(result, failure, event, token, tries);
-  }
-
-  #finish(token: number): void {
-    // What was given back comes again, perhaps under the same token.
-    if (this.#ended && token > this.started) return;
-    this.#host.done(token);
+    if (this.#judge(outcome, flight)) this.#host.done(flight.token);
+    this.#run();
   }
 }
 

@@ -47,7 +47,8 @@ pub enum Input<'a> {
     Failed(RequestId, TransportError),
     /// The time of [`Output::Wait`] may have come.
     Timer,
-    /// The app has finished everything up to this token, within the task in which it was delivered.
+    /// The app has finished the records of [`Client::batch`](super::Client::batch) up to this token, within the
+    /// task in which they were delivered.
     Processed(u64),
     /// The app has finished this one, later.
     Done(u64),

@@ -113,12 +113,16 @@ impl Ledger {
         self.entries.push_back(Entry { start, end, moves_cursor: id.is_some(), done: false });
     }
 
-    /// Everything up to `token` is finished.
-    pub(crate) fn processed_up_to(&mut self, token: u64) {
-        while self.first_token <= token && !self.entries.is_empty() {
-            self.pop_front();
+    /// The records from `first` to `last` are finished; earlier ones may still be at work.
+    pub(crate) fn finish(&mut self, first: u64, last: u64) {
+        let known = self.entries.len() as u64;
+        let end = last.saturating_add(1).saturating_sub(self.first_token).min(known);
+        let start = first.saturating_sub(self.first_token).min(end);
+        for entry in self.entries.range_mut(start as usize..end as usize) {
+            self.changed |= !entry.done;
+            entry.done = true;
         }
-        self.compact();
+        self.pop_finished();
     }
 
     /// One record is finished, perhaps before earlier ones.
@@ -127,10 +131,7 @@ impl Ledger {
         let Some(entry) = entry else { return };
         self.changed |= !entry.done;
         entry.done = true;
-        while self.entries.front().is_some_and(|entry| entry.done) {
-            self.pop_front();
-        }
-        self.compact();
+        self.pop_finished();
     }
 
     /// Gives back the records behind `token`, which the app was never given; `forget` hears each id.
@@ -160,7 +161,7 @@ impl Ledger {
 
     /// Forgets everything, the cursor too.
     pub(crate) fn clear(&mut self) {
-        self.processed_up_to(u64::MAX);
+        self.finish(0, u64::MAX);
         self.accepted.clear();
         self.processed.clear();
         self.done_before.clear();
@@ -182,6 +183,13 @@ impl Ledger {
             .take(self.done_ids_max)
             .collect();
         StoredRecord { cursor: self.processed.clone(), done }
+    }
+
+    fn pop_finished(&mut self) {
+        while self.entries.front().is_some_and(|entry| entry.done) {
+            self.pop_front();
+        }
+        self.compact();
     }
 
     fn pop_front(&mut self) {
@@ -233,7 +241,7 @@ mod tests {
         ledger.done(2);
         ledger.done(99);
         assert!(!ledger.is_changed(), "repeated and unknown tokens do nothing");
-        ledger.processed_up_to(4);
+        ledger.finish(1, 4);
         assert!(ledger.is_drained());
         assert_eq!(ledger.take_record(), record("4", &[]));
     }
@@ -244,12 +252,24 @@ mod tests {
         ledger.accept(Some("1"));
         ledger.accept(None);
         ledger.accept(Some(""));
-        ledger.processed_up_to(2);
+        ledger.finish(1, 2);
         assert_eq!((ledger.processed(), ledger.accepted()), ("1", ""));
         ledger.take_record();
-        ledger.processed_up_to(3);
+        ledger.finish(1, 3);
         assert_eq!(ledger.processed(), "");
         assert!(ledger.is_changed());
+    }
+
+    #[test]
+    fn a_later_batch_does_not_finish_what_is_still_at_work() {
+        let mut ledger = Ledger::new(10);
+        for id in ["1", "2", "3"] {
+            ledger.accept(Some(id));
+        }
+        ledger.finish(2, 3);
+        assert_eq!(ledger.take_record(), record("", &["2", "3"]));
+        ledger.done(1);
+        assert_eq!(ledger.take_record(), record("3", &[]));
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Client {
             }
             Input::Processed(token) => {
                 let was_busy = !self.is_drained();
-                self.intake.ledger.processed_up_to(token);
+                self.intake.ledger.finish(self.intake.batch.first_token(), token);
                 self.drained(was_busy);
                 self.commit();
             }

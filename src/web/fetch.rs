@@ -113,7 +113,12 @@ async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSi
         if get(&chunk, "done").is_truthy() {
             return Ok(());
         }
-        let chunk: Uint8Array = get(&chunk, "value").unchecked_into();
+        let chunk = get(&chunk, "value").dyn_into::<Uint8Array>().map_err(|_| {
+            Stop::final_(
+                Code::InvalidOption,
+                "the response of the fetch option is not a stream of bytes".to_owned(),
+            )
+        })?;
         let mut start = 0;
         while start < chunk.length() {
             let end = chunk.length().min(start + SLICE_BYTES_MAX);
