@@ -15,7 +15,9 @@ fn the_diagram_shows_the_table_of_transitions() {
 #[test]
 fn no_state_has_two_rows_for_one_reason() {
     for (index, row) in TRANSITIONS.iter().enumerate() {
-        let twin = TRANSITIONS[index + 1..].iter().find(|other| (other.from, other.reason) == (row.from, row.reason));
+        let twin = TRANSITIONS[index + 1..]
+            .iter()
+            .find(|other| (other.from, other.reason) == (row.from, row.reason));
         assert_eq!(twin, None);
     }
 }
