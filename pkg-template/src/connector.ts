@@ -82,7 +82,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
 
   /**
    * Forgets the cursor, the stored one too: for a logout, after `stop()`. An open stream goes on, and its next event
-   * is a cursor again; `reconnect()` behind it begins from the server's beginning.
+   * is a cursor again; with `reconnect()` behind it the stream begins as for a new client.
    */
   clearCursor(): void {
     this.#do('clearCursor');
