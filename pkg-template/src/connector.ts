@@ -8,6 +8,7 @@ import { guarded, loadCore, onTrap } from './core.js';
 import { memory } from './loader.js';
 import type { ConnectionState, ConnectOptions, Fresh, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
+import { sendRequest } from './request.js';
 
 /** Waits before a failed handler is called again: doubled from the first to the second. */
 const HANDLER_RETRY_MS_MIN = 100;
@@ -45,11 +46,15 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   /** The cursor as last stored: should the core fail, the stream goes on from here in a new one. */
   #lastEventId = '';
   #forgetTrap: (() => void) | undefined;
+  /** A request was made since the app asked for the stream. */
+  #requested = false;
 
   constructor(url: Fresh<string | URL>, options: ConnectOptions<Map> = {}) {
     this.#url = url;
     this.#options = options;
     this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1);
+    // The core says so where it is no signal.
+    options.signal?.addEventListener?.('abort', this.#aborted);
   }
 
   /** Where the connection stands. */
@@ -67,7 +72,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
 
   /** Connects, unless it is connected or about to; after a stop or a give-up it starts again at the cursor. */
   connect(): void {
-    this.#do('connect');
+    this.#do(this.#isAborted ? 'stop' : 'connect');
   }
 
   /** Ends the stream. The cursor stays; may be called twice. */
@@ -77,7 +82,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
 
   /** Makes a new connection at once, from the cursor. */
   reconnect(): void {
-    this.#do('reconnect');
+    this.#do(this.#isAborted ? 'stop' : 'reconnect');
   }
 
   /**
@@ -114,12 +119,19 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   dispose(): void {
     if (this.#disposed) return;
     this.stop();
+    this.#options.signal?.removeEventListener?.('abort', this.#aborted);
     this.#disposed = true;
     if (this.#inApp === 0) this.#release();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  readonly #aborted = (): void => this.stop();
+
+  get #isAborted(): boolean {
+    return this.#options.signal?.aborted === true;
   }
 
   /** Reads from the core, also while app code runs. Right after a trap there is none to ask. */
@@ -180,6 +192,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       if (command === undefined || this.#core === undefined) break;
       if (command === 'connect') {
         this.#pump.open();
+        if (this.#state === 'idle' || this.#state === 'closed') this.#requested = false;
         this.#core.connect();
       } else if (command === 'clearCursor') {
         this.#core.clearCursor();
@@ -281,6 +294,11 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       }
     },
     notify: (notice) => this.#notice(notice),
+    request: (url, init, cursor) => {
+      const isFirst = !this.#requested;
+      this.#requested = true;
+      return sendRequest(this.#options as ConnectOptions, url, init, cursor, isFirst);
+    },
     committed: (cursor) => {
       this.#lastEventId = cursor;
     },

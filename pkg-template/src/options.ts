@@ -57,6 +57,20 @@ export const OutOfOrderPolicy = {
 } as const;
 export type OutOfOrderPolicy = (typeof OutOfOrderPolicy)[keyof typeof OutOfOrderPolicy];
 
+/** What the app makes of a response; `undefined` leaves it to the connector. */
+export type ResponseDecision = 'accept' | 'retry' | 'stop' | undefined;
+
+/** What differs from the first request when the stream is resumed. */
+export interface ResumedRequest {
+  /** Relative ones start from the URL of the stream. */
+  url?: string | URL;
+  method?: string;
+  /** Set over those of the option `headers`. */
+  headers?: HeadersInit;
+  /** In place of the option `body`. */
+  body?: BodyInit | null;
+}
+
 /** When to try again; times in milliseconds. */
 export interface RetryPolicy {
   /** Delay before the first retry; a `retry` field of the server replaces it. Default 1,000. */
@@ -216,6 +230,29 @@ export interface ConnectOptions<Map extends EventMap = EventMap> {
   maxEventBytes?: number;
 
   // Request
+  /** Default 'GET'. A request of another method is sent again only with `replayRequest` or `resumeRequest`. */
+  method?: string;
+  /** Anything that fetch takes, or a function that gives it anew at each attempt. A stream given as such is sent once. */
+  body?: Fresh<BodyInit | null | undefined>;
+  /**
+   * The request may be sent again although its method is not GET: then a failure or an end of the response is followed
+   * by another attempt, as with GET. Otherwise its end is the end. Default false.
+   */
+  replayRequest?: boolean;
+  /**
+   * What to ask for instead when a stream is resumed; it may be asynchronous. Called before each request but the first
+   * one of a stream without a cursor, with the cursor (empty where no event with an id was processed).
+   */
+  resumeRequest?: (cursor: string) => ResumedRequest | undefined | Promise<ResumedRequest | undefined>;
+  /**
+   * Looks at each response before the connector does and may decide about it: read it as an event stream, try again
+   * (`Retry-After` is kept), or close. May be asynchronous; reads a body only from `response.clone()`.
+   */
+  onResponse?: (response: Response) => ResponseDecision | void | Promise<ResponseDecision | void>;
+  /** Stops the connector for good when it is aborted; an aborted one lets nothing begin. */
+  signal?: AbortSignal;
+  /** More of fetch's own options: `mode`, `redirect`, `referrerPolicy`, `priority` … */
+  requestInit?: Omit<RequestInit, 'method' | 'body' | 'headers' | 'signal' | 'credentials' | 'cache'>;
   /** Asked anew at each attempt where it is a function. */
   headers?: Fresh<HeadersInit>;
   /** Sent as `X-Trace-ID`. */

@@ -30,9 +30,11 @@ pub struct Config {
     pub names_max: usize,
     /// Ids processed beyond the cursor that are stored with it. Default 1,000.
     pub done_ids_max: usize,
+    /// Records from the oldest unfinished one on at which the reading pauses. Default 1: one thing after another.
+    pub unfinished_max: usize,
     /// How long results of asynchronous handlers may wait to be stored. Default 250 ms.
     pub commit_interval_ms: u64,
-    /// Whether the request may be sent again after its clean end (always for GET). Default true.
+    /// Whether the request may be sent again, after a failure or its clean end (always for GET). Default true.
     pub repeatable: bool,
     /// Whether fresh credentials can be had: headers or URL are functions. Default false.
     pub can_refresh_credentials: bool,
@@ -56,6 +58,7 @@ impl Default for Config {
             limits: ParserLimits::default(),
             names_max: 256,
             done_ids_max: 1_000,
+            unfinished_max: 1,
             commit_interval_ms: 250,
             repeatable: true,
             can_refresh_credentials: false,

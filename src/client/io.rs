@@ -2,7 +2,7 @@
 
 use super::ledger::StoredRecord;
 use super::notice::{Code, Notice};
-use super::response::Head;
+use super::response::{Decision, Head};
 
 /// Names one request; answers to an earlier one are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,6 +39,8 @@ pub enum Input<'a> {
     Restored(Option<StoredRecord>),
     /// A response began.
     Head(RequestId, Head),
+    /// A response began, and the app decided about it.
+    Decided(RequestId, Head, Decision),
     /// Bytes of its body.
     Bytes(RequestId, &'a [u8]),
     /// Its body ended cleanly.

@@ -87,9 +87,9 @@ impl Ledger {
         self.first_token + self.entries.len() as u64
     }
 
-    /// Whether everything accepted is finished.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.entries.is_empty()
+    /// Records from the oldest unfinished one on, the finished ones among them included.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Whether an earlier page processed this id already; asked once, then forgotten.
@@ -244,7 +244,7 @@ mod tests {
         ledger.done(99);
         assert!(!ledger.is_changed(), "repeated and unknown tokens do nothing");
         ledger.finish(1, 4);
-        assert!(ledger.is_drained());
+        assert_eq!(ledger.len(), 0);
         assert_eq!(ledger.take_record(), record("4", &[]));
     }
 

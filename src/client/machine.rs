@@ -9,7 +9,7 @@ use super::intake::Intake;
 use super::io::{Input, Output, Request, RequestId};
 use super::ledger::StoredRecord;
 use super::notice::{Code, GiveUpReason, LivenessKind, Notice, describe_parse_error};
-use super::response::{Head, Verdict, describe_head, judge};
+use super::response::{Decision, Head, Verdict, describe_head, judge};
 use super::state::{State, TransitionReason};
 use super::stats::Stats;
 use super::timers::{Timer, TimerTable};
@@ -81,7 +81,12 @@ impl Client {
             Input::Connect => self.connect(),
             Input::Restored(record) => self.restored(record),
             Input::Head(id, head) if self.request == Some(id) && self.state == State::Connecting => {
-                self.head(&head);
+                self.head(&head, None);
+            }
+            Input::Decided(id, head, decision)
+                if self.request == Some(id) && self.state == State::Connecting =>
+            {
+                self.head(&head, Some(decision));
             }
             Input::Bytes(id, bytes) if self.request == Some(id) && self.state == State::Open => {
                 self.bytes(bytes);
@@ -92,7 +97,7 @@ impl Client {
                 self.failed(error.code, error.message, error.retry);
             }
             // Of a request that was given up.
-            Input::Head(..) | Input::Bytes(..) | Input::End(_) | Input::Failed(..) => {}
+            Input::Head(..) | Input::Decided(..) | Input::Bytes(..) | Input::End(_) | Input::Failed(..) => {}
             Input::Timer => {
                 while let Some(timer) = self.timers.pop_due(self.now_ms) {
                     self.timer(timer);
@@ -150,10 +155,10 @@ impl Client {
         self.intake.ledger.processed()
     }
 
-    /// Whether the app has finished everything it was given: then more bytes may be read.
+    /// Whether the app has finished what it was given, but for so much as may be open: then more bytes may be read.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.intake.ledger.is_drained()
+        self.intake.ledger.len() < self.config.unfinished_max.max(1)
     }
 
     /// What has been counted.
@@ -226,10 +231,10 @@ impl Client {
         }));
     }
 
-    fn head(&mut self, head: &Head) {
+    fn head(&mut self, head: &Head, decision: Option<Decision>) {
         self.timers.clear(Timer::Connect);
         let can_refresh = self.config.can_refresh_credentials && !self.refreshed_credentials;
-        match judge(head, self.was_open, can_refresh) {
+        match decision.map_or_else(|| judge(head, self.was_open, can_refresh), Verdict::from) {
             Verdict::Accept => self.opened(),
             Verdict::End => {
                 self.abort();
@@ -472,7 +477,7 @@ impl Client {
 
     fn check_liveness(&mut self) {
         // While the app is busy we do not read: silence is our own doing then.
-        if !self.intake.ledger.is_drained() {
+        if !self.is_drained() {
             return;
         }
         let Some(failure) = self.intake.liveness.check(self.now_ms) else {

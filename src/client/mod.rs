@@ -61,6 +61,6 @@ pub use ledger::StoredRecord;
 pub use machine::Client;
 pub use notice::{Code, GiveUpReason, LivenessKind, Notice};
 pub use ordering::{OrderingRule, OutOfOrderPolicy};
-pub use response::{Head, retry_after_ms};
+pub use response::{Decision, Head, retry_after_ms};
 pub use state::{State, TRANSITIONS, Transition, TransitionReason};
 pub use stats::Stats;

@@ -30,6 +30,27 @@ pub fn retry_after_ms(text: &str) -> Option<u64> {
     valid.then(|| digits.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(1_000))
 }
 
+/// What the app made of a response, in place of the rules below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Its body is an event stream, whatever the head says.
+    Accept,
+    /// Try again, by the retry policy.
+    Retry,
+    /// Close the stream.
+    Stop,
+}
+
+impl From<Decision> for Verdict {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Accept => Self::Accept,
+            Decision::Retry => Self::Retry(Code::HttpStatus),
+            Decision::Stop => Self::Stop(Code::HttpStatus),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// An event stream.

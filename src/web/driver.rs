@@ -13,7 +13,7 @@ use crate::client::{Client, Input, Notice, Output, RequestId, State, StoredRecor
 
 pub(crate) struct Driver {
     pub(crate) options: WebOptions,
-    host: Host,
+    pub(crate) host: Host,
     client: RefCell<Client>,
     store: RefCell<CursorStore>,
     wake_up: RefCell<WakeUp>,

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use js_sys::{Function, Object, Promise, Reflect, Uint8Array};
+use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{AbortController, AbortSignal, Headers, ReadableStreamDefaultReader, RequestInit, Response};
@@ -11,7 +11,7 @@ use web_sys::{AbortController, AbortSignal, Headers, ReadableStreamDefaultReader
 use super::driver::Driver;
 use super::host::as_function;
 use super::options::parse_url;
-use crate::client::{Code, Head, Input, Request, RequestId, TransportError, retry_after_ms};
+use crate::client::{Code, Decision, Head, Input, Request, RequestId, TransportError, retry_after_ms};
 
 /// Bytes that are parsed at once: bounds what one delivery holds, however large the browser's chunks are.
 const SLICE_BYTES_MAX: u32 = 64 << 10;
@@ -93,20 +93,25 @@ async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSi
     let crosses_origins = is_cross_origin(&url);
     let has_cursor_header =
         !request.last_event_id.is_empty() && driver()?.options.last_event_id_param.is_none();
-    let fetch = driver()?.options.fetch.clone();
-    let promise =
-        call_fetch(fetch.as_ref(), &url, &init).map_err(|error| Stop::network(message_of(&error)))?;
-    let response = match JsFuture::from(promise).await {
-        Ok(response) => response.dyn_into::<Response>().map_err(|_| {
-            Stop::final_(Code::InvalidOption, "the fetch option did not answer with a Response".to_owned())
-        })?,
+    let promise = driver()?.host.request(&url.href(), &init, &request.last_event_id);
+    let (response, decision) = match JsFuture::from(promise).await {
+        Ok(answer) => read_answer(answer)?,
         Err(error) => {
             return Err(Stop::network(describe_failure(&error, crosses_origins, has_cursor_header)));
         }
     };
-    driver()?.input(Input::Head(request.id, head_of(&response)));
+    let head = head_of(&response);
+    driver()?.input(match decision {
+        None => Input::Head(request.id, head),
+        Some(decision) => Input::Decided(request.id, head, decision),
+    });
     driver()?;
     let Some(body) = response.body() else { return Ok(()) };
+    if response.body_used() || body.locked() {
+        let message =
+            "the body of the response was read already: onResponse and fetch may read a clone() of it";
+        return Err(Stop::final_(Code::InvalidOption, message.to_owned()));
+    }
     let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
     loop {
         let chunk = JsFuture::from(reader.read()).await.map_err(|error| Stop::network(broke_off(&error)))?;
@@ -210,15 +215,22 @@ fn as_byte_string(text: &str) -> String {
     if text.is_ascii() { text.to_owned() } else { text.bytes().map(char::from).collect() }
 }
 
-fn call_fetch(own: Option<&Function>, url: &web_sys::Url, init: &RequestInit) -> Result<Promise, JsValue> {
-    let fetch = match own {
-        Some(fetch) => fetch.clone(),
-        None => super::host::global("fetch")
-            .and_then(|fetch| as_function(&fetch))
-            .ok_or_else(|| JsValue::from(js_sys::Error::new("there is no fetch here")))?,
+/// A response, or one with the app's decision behind it.
+fn read_answer(answer: JsValue) -> Result<(Response, Option<Decision>), Stop> {
+    let (response, decision) = match answer.dyn_ref::<Array>() {
+        Some(pair) => (pair.get(0), pair.get(1).as_string()),
+        None => (answer, None),
     };
-    let answer = fetch.call2(&JsValue::UNDEFINED, &url.href().into(), init)?;
-    Ok(Promise::resolve(&answer))
+    let response = response.dyn_into::<Response>().map_err(|_| {
+        Stop::final_(Code::InvalidOption, "the fetch option did not answer with a Response".to_owned())
+    })?;
+    let decision = match decision.as_deref() {
+        Some("accept") => Some(Decision::Accept),
+        Some("retry") => Some(Decision::Retry),
+        Some("stop") => Some(Decision::Stop),
+        _ => None,
+    };
+    Ok((response, decision))
 }
 
 fn head_of(response: &Response) -> Head {

@@ -18,6 +18,8 @@ export interface Host {
     firstToken: number, newNames: string[] | undefined, notices: Notice[] | undefined,
   ): number;
   notify(notice: Notice): void;
+  /** Makes a request. Answers with its response, or with the response and what the app decided about it. */
+  request(url: string, init: RequestInit, cursor: string): Promise<unknown>;
   /** The cursor moved to here: everything up to it is processed. */
   committed(cursor: string): void;
 }
@@ -48,6 +50,14 @@ extern "C" {
 
     #[wasm_bindgen(method, structural)]
     fn notify(this: &Host, notice: JsValue);
+
+    #[wasm_bindgen(method, structural)]
+    pub(crate) fn request(
+        this: &Host,
+        url: &str,
+        init: &web_sys::RequestInit,
+        cursor: &str,
+    ) -> js_sys::Promise;
 
     #[wasm_bindgen(method, structural)]
     pub(crate) fn committed(this: &Host, cursor: &str);

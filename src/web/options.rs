@@ -15,7 +15,7 @@ use crate::client::{
 /// Longest time that an option can set: what `setTimeout` can wait for.
 const MS_MAX: f64 = i32::MAX as f64;
 
-const CALLBACKS: [&str; 16] = [
+const CALLBACKS: [&str; 18] = [
     "onEvent",
     "onOpen",
     "onClose",
@@ -31,10 +31,12 @@ const CALLBACKS: [&str; 16] = [
     "onCannotResume",
     "onResumeAttempt",
     "onStateChange",
+    "onResponse",
+    "resumeRequest",
     "fetch",
 ];
 
-const VALUES: [&str; 25] = [
+const VALUES: [&str; 30] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
@@ -60,6 +62,11 @@ const VALUES: [&str; 25] = [
     "handlerConcurrency",
     "credentials",
     "lastEventIdParam",
+    "method",
+    "body",
+    "replayRequest",
+    "requestInit",
+    "signal",
 ];
 
 const RETRY_POLICY: [&str; 6] =
@@ -76,7 +83,6 @@ pub(crate) struct WebOptions {
     /// The key of the stored cursor; `None` does not persist.
     pub(crate) persist_key: Option<String>,
     pub(crate) credentials: Option<String>,
-    pub(crate) fetch: Option<Function>,
     /// The cursor goes into this query parameter instead of the `Last-Event-ID` header.
     pub(crate) last_event_id_param: Option<String>,
     /// The host, where the URL is known beforehand.
@@ -108,13 +114,17 @@ impl WebOptions {
             root.function(name)?;
         }
         root.choice("onHandlerError", &["skip", "retry", "stop"])?;
-        root.number("handlerConcurrency", 1.0, 1_000.0)?;
         let _: Option<bool> = root.flag("debug")?;
 
         let (known_url, url) = check_url(url)?;
         let headers = check_headers(&root)?;
         let mut config = read_config(&root)?;
-        config.can_refresh_credentials = headers.is_function() || url.is_function();
+        config.repeatable = check_request(&root)?;
+        config.can_refresh_credentials = config.repeatable && (headers.is_function() || url.is_function());
+        set(
+            &mut config.unfinished_max,
+            root.number("handlerConcurrency", 1.0, 1_000.0)?.map(|max| max as usize),
+        );
         config.report_duplicates = root.function("onDuplicate")?.is_some();
         config.rng_seed = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
 
@@ -140,7 +150,6 @@ impl WebOptions {
             trace_id: root.string("traceId")?,
             persist_key,
             credentials: root.choice("credentials", &["omit", "same-origin", "include"])?,
-            fetch: root.function("fetch")?,
             last_event_id_param: root.string("lastEventIdParam")?,
             host: known_url.map(|url| url.hostname()),
         })
@@ -250,6 +259,36 @@ pub(crate) fn parse_url(text: &str) -> Result<web_sys::Url, String> {
     } else {
         Err(format!("the URL {text:?} is not one of http or https"))
     }
+}
+
+/// Whether the request may be sent again.
+fn check_request(root: &Fields<'_>) -> Result<bool, InvalidOption> {
+    let method = root.string("method")?.unwrap_or_else(|| "GET".to_owned());
+    let is_get = method.eq_ignore_ascii_case("GET");
+    let body = root.get("body");
+    if is_get && !body.is_undefined() && !body.is_null() {
+        return Err(root.invalid(
+            "body",
+            "nothing, unless the option method is one that takes a body",
+            &body,
+        ));
+    }
+    let init = Fields::of("requestInit", &root.get("requestInit"))?;
+    for name in ["method", "body", "headers", "signal", "credentials"] {
+        if Reflect::has(&init.object, &name.into()) == Ok(true) {
+            return Err(init.invalid(name, "nothing: there is an option of that name", &init.get(name)));
+        }
+    }
+    let signal = root.get("signal");
+    if !signal.is_undefined()
+        && !Reflect::get(&signal, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
+    {
+        return Err(root.invalid("signal", "an AbortSignal", &signal));
+    }
+    let replay = root.flag("replayRequest")?.unwrap_or(false);
+    // A stream can be read once.
+    let replayable = replay && !Reflect::has(&body, &"getReader".into()).unwrap_or(false);
+    Ok(is_get || replayable || root.function("resumeRequest")?.is_some())
 }
 
 fn check_headers(root: &Fields<'_>) -> Result<JsValue, InvalidOption> {

@@ -1,0 +1,54 @@
+// Makes the request that the core asks for, with all that an app can say about it, and shows the app its response.
+
+import { reportUnhandled } from './errors.js';
+import type { ConnectOptions, Fresh, ResumedRequest } from './options.js';
+
+/** What of the options concerns requests. None of them sees the events, so that their types do not matter here. */
+export type RequestOptions = Pick<
+  ConnectOptions,
+  'method' | 'body' | 'resumeRequest' | 'onResponse' | 'requestInit' | 'fetch'
+>;
+
+/**
+ * Sends one request: `base` holds what the core knows (headers, signal, credentials), `isFirst` says that the stream
+ * begins with it. Answers with the response and what the app decided about it.
+ */
+export async function sendRequest(
+  options: RequestOptions,
+  url: string,
+  base: RequestInit,
+  cursor: string,
+  isFirst: boolean,
+): Promise<Response | readonly [Response, unknown]> {
+  const { resumeRequest, onResponse } = options;
+  const resumed = resumeRequest === undefined || (isFirst && cursor === '') ? undefined : await resumeRequest(cursor);
+  const method = resumed?.method ?? options.method;
+  const init: RequestInit & { duplex?: 'half' } = { ...options.requestInit, ...base };
+  if (method !== undefined) {
+    init.method = method;
+    if (!/^(get|head)$/i.test(method)) {
+      init.body = await fresh(resumed?.body !== undefined ? resumed.body : options.body) ?? null;
+      // Fetch wants to be told that a stream is sent before the answer is read.
+      if (init.body instanceof ReadableStream) init.duplex = 'half';
+    }
+  }
+  new Headers(resumed?.headers).forEach((value, name) => (base.headers as Headers).set(name, value));
+  const send = options.fetch ?? fetch;
+  const response = await send(addressOf(resumed, url), init);
+  if (onResponse === undefined) return response;
+  try {
+    return [response, await onResponse(response)];
+  } catch (error) {
+    reportUnhandled(error);
+    return response;
+  }
+}
+
+/** A relative address starts from that of the stream. */
+function addressOf(resumed: ResumedRequest | undefined, url: string): string {
+  return resumed?.url === undefined ? url : new URL(resumed.url, url).href;
+}
+
+function fresh<T>(value: Fresh<T>): T | Promise<T> {
+  return typeof value === 'function' ? (value as () => T | Promise<T>)() : value;
+}
