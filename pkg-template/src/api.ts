@@ -8,6 +8,7 @@ export { type ErrorCode, SSEError } from './errors.js';
 export { type EventMap, StreamEvent, type StreamEventOf } from './event.js';
 export { WasmLoadError, type WasmSource } from './loader.js';
 export * from './options.js';
+export type { StandardSchemaIssue, StandardSchemaProps, StandardSchemaResult, StandardSchemaV1 } from './schema.js';
 
 /** The version of the core. */
 export async function version(): Promise<string> {

@@ -1,18 +1,23 @@
 // One stream, as an app holds it.
 
 import { Batch, Kind } from './batch.js';
+import { Consumers } from './consumers.js';
 import { type ErrorCode, reportUnhandled, SSEError } from './errors.js';
-import type { EventMap, StreamEventOf } from './event.js';
+import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
 import { Connector as Core, type Host, type Notice } from './glue/core.js';
 import { guarded, loadCore, onTrap } from './core.js';
 import { memory } from './loader.js';
-import type { ConnectionState, ConnectOptions, Fresh, Stats } from './options.js';
+import { GIVEN_BACK } from './loop.js';
+import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, StateChangeInfo, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
 import { sendRequest } from './request.js';
+import { describeIssues, type StandardSchemaV1 } from './schema.js';
 
 /** Waits before a failed handler is called again: doubled from the first to the second. */
 const HANDLER_RETRY_MS_MIN = 100;
 const HANDLER_RETRY_MS_MAX = 30_000;
+/** The default of `maxUnacked`. */
+const UNACKED_MAX = 1_000;
 
 interface ErrorNotice {
   code: ErrorCode;
@@ -27,7 +32,7 @@ type Command = 'connect' | 'stop' | 'reconnect' | 'clearCursor';
  * A stream that survives: it reconnects, resumes from its cursor, drops what came again and keeps the order.
  * Create it with `connectSSE`, or by hand and then call `connect()`.
  */
-export class SSEConnector<Map extends EventMap = EventMap> {
+export class SSEConnector<Map extends EventMap = EventMap> implements AsyncIterable<StreamEventOf<Map>, undefined> {
   readonly #url: Fresh<string | URL>;
   readonly #options: ConnectOptions<Map>;
   #core: Core | undefined;
@@ -48,11 +53,17 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   #forgetTrap: (() => void) | undefined;
   /** A request was made since the app asked for the stream. */
   #requested = false;
+  /** Listeners, loops, schemas and acks; undefined where onEvent is all there is. */
+  #consumers: Consumers | undefined;
+  /** The error that closed the stream, or will. */
+  #fatal: SSEError | undefined;
 
   constructor(url: Fresh<string | URL>, options: ConnectOptions<Map> = {}) {
     this.#url = url;
     this.#options = options;
-    this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1);
+    const isManual = options.ack === 'manual';
+    this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1, isManual ? options.maxUnacked ?? UNACKED_MAX : undefined);
+    if (isManual || options.schemas !== undefined) this.#consume();
     // The core says so where it is no signal.
     options.signal?.addEventListener?.('abort', this.#aborted);
   }
@@ -93,6 +104,45 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     this.#do('clearCursor');
   }
 
+  /**
+   * Calls `listener` with each event of this name, beside `onEvent` and as a handler like it: its promise is awaited
+   * before the next event, and when it fails `onHandlerError` says what follows.
+   */
+  addEventListener<Type extends keyof Map & string>(
+    type: Type, listener: (event: StreamEvent<Type, Map[Type]>) => unknown, options?: ListenerOptions,
+  ): void;
+  addEventListener(type: 'message', listener: (event: StreamEvent<'message'>) => unknown, options?: ListenerOptions): void;
+  addEventListener(type: string, listener: (event: never) => unknown, options?: ListenerOptions): void {
+    this.#consume().add(type, listener as (event: StreamEvent) => unknown, options);
+  }
+
+  removeEventListener<Type extends keyof Map & string>(
+    type: Type, listener: (event: StreamEvent<Type, Map[Type]>) => unknown,
+  ): void;
+  removeEventListener(type: 'message', listener: (event: StreamEvent<'message'>) => unknown): void;
+  removeEventListener(type: string, listener: (event: never) => unknown): void {
+    this.#consumers?.remove(type, listener as (event: StreamEvent) => unknown);
+  }
+
+  /**
+   * The events one by one, for `for await`. The cursor moves past an event when the loop asks for the next one, and a
+   * loop that takes its time pauses the reading of the stream. It begins with this call, and connects an idle
+   * connector. It ends when the stream closes for good; where an error closed it, the loop throws that.
+   *
+   * Breaking off counts the event in hand as processed. If nobody else takes events (no onEvent, listener or other
+   * loop), the connector stops: the next event would be lost. After `connect()` a new loop goes on from there.
+   */
+  events<Type extends keyof Map & string = keyof Map & string>(
+    options: { types?: readonly Type[] } = {},
+  ): AsyncIterableIterator<StreamEventOf<Pick<Map, Type>>, undefined> {
+    return this.#consume().loop(options.types) as unknown as AsyncIterableIterator<StreamEventOf<Pick<Map, Type>>, undefined>;
+  }
+
+  /** The same as `events()`. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<StreamEventOf<Map>, undefined> {
+    return this.events() as AsyncIterableIterator<StreamEventOf<Map>, undefined>;
+  }
+
   /** Counters since the connector was made. */
   getStats(): Stats {
     const counters = this.#ask((core) => core.stats() as Partial<Stats>, {});
@@ -121,11 +171,41 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     this.stop();
     this.#options.signal?.removeEventListener?.('abort', this.#aborted);
     this.#disposed = true;
+    this.#endLoops();
     if (this.#inApp === 0) this.#release();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  /** What hands events to others than onEvent; made when the first of them comes. */
+  #consume(): Consumers {
+    const options = this.#options;
+    return this.#consumers ??= new Consumers({
+      onEvent: options.onEvent === undefined ? undefined : (event) => options.onEvent?.(event as StreamEventOf<Map>),
+      schemas: options.schemas as Readonly<Record<string, StandardSchemaV1>> | undefined,
+      isManual: options.ack === 'manual',
+      asked: () => {
+        if (this.state === 'idle') this.connect();
+        else this.#endLoops();
+      },
+      stop: () => this.stop(),
+      invalid: (event, issues) => {
+        const next = options.onInvalidEvent ?? 'skip';
+        const message = `the payload of event ${event.id ?? event.type} is not valid: ${describeIssues(issues)}`;
+        const told = new SSEError('invalid_event', message, { event, cause: issues });
+        if (next === 'stop') this.#fatal = told;
+        if (options.onInvalid === undefined) this.#tellError(told);
+        else this.#call(options.onInvalid, { event, issues });
+        return next;
+      },
+    });
+  }
+
+  /** Loops end once the stream is closed and all that it brought was handed over. */
+  #endLoops(): void {
+    if (this.#consumers !== undefined && this.state === 'closed' && this.#pump.isIdle) this.#consumers.end(this.#fatal);
   }
 
   readonly #aborted = (): void => this.stop();
@@ -247,6 +327,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       cause: error,
       ...(option === undefined ? {} : { option }),
     });
+    this.#fatal = told;
     setTimeout(() => {
       const from = this.#state;
       this.#state = 'closed';
@@ -254,6 +335,15 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       this.#notice({ kind: 'stateChange', from, to: 'closed', reason: 'refused' });
       this.#notice({ kind: 'close', reason: told.code, willReconnect: false });
     }, 0);
+  }
+
+  #stateChanged(info: StateChangeInfo): void {
+    this.#state = info.to;
+    // Some closes are told by a callback of their own.
+    if (info.reason === 'refused') this.#fatal ??= new SSEError('cannot_resume', 'the server cannot resume from the cursor');
+    else if (info.reason === 'connect' || info.reason === 'reconnect') this.#fatal = undefined;
+    this.#call(this.#options.onStateChange, info);
+    this.#endLoops();
   }
 
   #tellError(error: SSEError): void {
@@ -268,6 +358,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   #trapped(message: string): void {
     const wanted = this.state !== 'closed' && this.state !== 'idle';
     this.#pump.forget();
+    this.#consumers?.forget();
     this.#forgetTrap?.();
     this.#core = undefined;
     this.#state = 'idle';
@@ -310,8 +401,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     if (options.debug === true) console.debug('[holdfast]', kind, info);
     switch (kind) {
       case 'stateChange':
-        this.#state = (info as unknown as { to: ConnectionState }).to;
-        return this.#call(options.onStateChange, info as never);
+        return this.#stateChanged(info as unknown as StateChangeInfo);
       case 'open':
         this.#attempt = (info as unknown as { attempt: number }).attempt;
         return this.#call(options.onOpen, { url: this.#shownUrl, ...info } as never);
@@ -326,7 +416,9 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       case 'cannotResume': return this.#call(options.onCannotResume, info as never);
       case 'error': {
         const { code, message, status, willRetry } = info as unknown as ErrorNotice;
-        return this.#tellError(new SSEError(code, message, { willRetry, ...(status === undefined ? {} : { status }) }));
+        const error = new SSEError(code, message, { willRetry, ...(status === undefined ? {} : { status }) });
+        if (!willRetry) this.#fatal = error;
+        return this.#tellError(error);
       }
     }
   }
@@ -337,7 +429,9 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   }
 
   readonly #pumpHost: PumpHost = {
-    onEvent: (event) => this.#options.onEvent?.(event as StreamEventOf<Map>),
+    onEvent: (event) => (this.#consumers === undefined
+      ? this.#options.onEvent?.(event as StreamEventOf<Map>)
+      : this.#consumers.dispatch(event)),
     enter: () => { this.#inApp += 1; },
     leave: () => this.#leave(),
     tell: (kind, event) => {
@@ -345,14 +439,18 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     },
     notice: (notice) => this.#notice(notice),
     failed: (error, event, tries) => {
+      if (error === GIVEN_BACK) return 'stop';
       const reaction = this.#options.onHandlerError ?? 'skip';
-      const message = `onEvent failed for event ${event.id ?? event.type}: ${error instanceof Error ? error.message : String(error)}`;
-      this.#tellError(new SSEError('handler_failed', message, { cause: error, event, willRetry: reaction === 'retry' }));
+      const message = `the handler failed for event ${event.id ?? event.type}: ${error instanceof Error ? error.message : String(error)}`;
+      const told = new SSEError('handler_failed', message, { cause: error, event, willRetry: reaction === 'retry' });
+      if (reaction === 'stop') this.#fatal = told;
+      this.#tellError(told);
       if (reaction !== 'retry') return reaction;
       return Math.min(HANDLER_RETRY_MS_MIN * 2 ** (tries - 1), HANDLER_RETRY_MS_MAX);
     },
     stop: () => this.stop(),
     done: (token) => guarded(() => this.#core?.done(token)),
+    idle: () => this.#endLoops(),
   };
 }
 

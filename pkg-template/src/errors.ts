@@ -15,6 +15,7 @@ export type ErrorCode =
   | 'event_too_large'
   | 'storage_unavailable'
   | 'handler_failed'
+  | 'invalid_event'
   | 'gave_up'
   | 'wasm_blocked'
   | 'wasm_trap'
@@ -31,7 +32,7 @@ export class SSEError extends Error {
   readonly willRetry: boolean;
   /** The option that is wrong, for `invalid_option` and `invalid_url`. */
   readonly option: string | undefined;
-  /** The event whose handler failed, for `handler_failed`. */
+  /** The event whose handler failed or whose payload is wrong, for `handler_failed` and `invalid_event`. */
   readonly event: unknown;
 
   constructor(

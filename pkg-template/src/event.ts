@@ -1,5 +1,7 @@
 // The event that an app sees: one class, whatever the server speaks.
 
+import { ack } from './ack.js';
+
 /** The names of an app's events, and what each carries as `payload`. */
 export type EventMap = Record<string, unknown>;
 
@@ -83,6 +85,11 @@ export class StreamEvent<Type extends string = string, Payload = unknown> {
   /** The envelope's `correlation_id`. */
   get correlationId(): string | undefined {
     return text(this.#envelope()?.correlation_id);
+  }
+
+  /** With the option `ack: 'manual'`: the app is done with this event, and the cursor may move past it. */
+  ack(): void {
+    ack(this);
   }
 
   /** Milliseconds from `ts` to `receivedAt`, by two clocks that need not agree; undefined without `ts`. */

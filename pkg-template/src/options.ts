@@ -2,6 +2,7 @@
 
 import type { SSEError } from './errors.js';
 import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
+import type { StandardSchemaIssue, StandardSchemaV1 } from './schema.js';
 
 /** A value, or a function that gives one, asked anew at each attempt; it may be asynchronous. */
 export type Fresh<T> = T | (() => T | Promise<T>);
@@ -56,6 +57,21 @@ export const OutOfOrderPolicy = {
   ACCEPT: 'ACCEPT',
 } as const;
 export type OutOfOrderPolicy = (typeof OutOfOrderPolicy)[keyof typeof OutOfOrderPolicy];
+
+/** What `onInvalid` is told. */
+export interface InvalidInfo {
+  /** The event; its `payload` is what was refused. */
+  event: StreamEvent;
+  issues: readonly StandardSchemaIssue[];
+}
+
+/** How an event listener is held, as with DOM events. */
+export interface ListenerOptions {
+  /** For one event only. */
+  once?: boolean;
+  /** Removes the listener when it is aborted. */
+  signal?: AbortSignal;
+}
 
 /** What the app makes of a response; `undefined` leaves it to the connector. */
 export type ResponseDecision = 'accept' | 'retry' | 'stop' | undefined;
@@ -183,6 +199,25 @@ export interface ConnectOptions<Map extends EventMap = EventMap> {
   onHandlerError?: 'skip' | 'retry' | 'stop';
   /** Promises of onEvent that may be pending at once. Default 1, which keeps the order. */
   handlerConcurrency?: number;
+  /**
+   * 'manual': the cursor moves past an event when the app calls `event.ack()`, however its handler ended (one that
+   * fails is followed by `onHandlerError`; a skipped event counts as acked). Events are handed out in order meanwhile,
+   * and after a reload those behind the oldest one without an ack come again, except for acked ones. Default 'auto'.
+   */
+  ack?: 'auto' | 'manual';
+  /** With manual acks: events that may wait for theirs. At so many the reading pauses. Default 1,000. */
+  maxUnacked?: number;
+
+  // Validation
+  /**
+   * What the payloads of events must be, by event name: any Standard Schema (Zod, Valibot, ArkType …). What it makes of
+   * a payload becomes `event.payload`. Names without one pass unchecked.
+   */
+  schemas?: { readonly [Type in keyof Map]?: StandardSchemaV1<unknown, Map[Type]> };
+  /** A payload is not what its schema says. Without this it is told to onError, as `invalid_event`. */
+  onInvalid?: (info: InvalidInfo) => void;
+  /** What follows: report and count it as processed, report and stop before it, report and hand it over as it came. Default 'skip'. */
+  onInvalidEvent?: 'skip' | 'stop' | 'deliver';
 
   // Retry
   retryPolicy?: RetryPolicy;

@@ -1,6 +1,7 @@
 // Runs the app's event handler over batches: in order, at most so many promises at once, and keeps the account of
 // what was finished.
 
+import { ack, isAcked, onAck } from './ack.js';
 import { type Batch, Kind } from './batch.js';
 import type { StreamEvent } from './event.js';
 import type { Notice } from './glue/core.js';
@@ -22,6 +23,8 @@ export interface PumpHost {
   stop(): void;
   /** The record with this token was finished, not within the call that delivered it. */
   done(token: number): void;
+  /** Nothing is left to hand out, and no handler is at work. */
+  idle(): void;
 }
 
 /** A handler at work, or one that is to be called again. */
@@ -48,16 +51,21 @@ export class Pump {
 
   readonly #host: PumpHost;
   readonly #concurrency: number;
+  /** Events that may wait for their ack; undefined where none does. */
+  readonly #unackedMax: number | undefined;
   readonly #batches: Batch[] = [];
   readonly #working = new Set<Flight>();
   /** To be called again when their timer fires. */
   readonly #waiting = new Map<Flight, ReturnType<typeof setTimeout>>();
+  /** Handled, and waiting for the app's ack. */
+  readonly #unacked = new Set<Flight>();
   #open = true;
   #running = false;
 
-  constructor(host: PumpHost, concurrency: number) {
+  constructor(host: PumpHost, concurrency: number, unackedMax: number | undefined) {
     this.#host = host;
     this.#concurrency = concurrency;
+    this.#unackedMax = unackedMax;
   }
 
   /**
@@ -72,7 +80,9 @@ export class Pump {
       this.started = Math.min(this.started, flight.token - 1);
     }
     this.#waiting.clear();
-    for (const flight of this.#working) flight.void ||= flight.token > this.started;
+    for (const flights of [this.#working, this.#unacked]) {
+      for (const flight of flights) flight.void ||= flight.token > this.started;
+    }
   }
 
   /** Goes on with what will be delivered from now. Handlers that are still at work keep their place before it. */
@@ -83,7 +93,8 @@ export class Pump {
   /** Begins anew with a core that knows nothing of what was given to the app before. */
   forget(): void {
     this.close();
-    for (const flight of this.#working) flight.void = true;
+    for (const flight of [...this.#working, ...this.#unacked]) flight.void = true;
+    this.#unacked.clear();
     this.started = 0;
     this.open();
   }
@@ -95,8 +106,15 @@ export class Pump {
     return this.#run(this.#batches.length === 1 ? batch : undefined);
   }
 
+  /** Whether there is nothing to hand out and no handler at work. */
+  get isIdle(): boolean {
+    return !this.#running && this.#batches.length === 0 && this.#working.size === 0 && this.#waiting.size === 0;
+  }
+
   get #isBusy(): boolean {
-    return this.#working.size + this.#waiting.size >= this.#concurrency;
+    const atWork = this.#working.size + this.#waiting.size;
+    if (atWork >= this.#concurrency) return true;
+    return this.#unackedMax !== undefined && atWork + this.#unacked.size >= this.#unackedMax;
   }
 
   /**
@@ -122,6 +140,7 @@ export class Pump {
       else for (let index = from; index < through; index += 1) this.#host.done(batch.token(index));
     }
     this.#running = false;
+    if (this.isIdle) this.#host.idle();
     return finished;
   }
 
@@ -164,6 +183,7 @@ export class Pump {
   /** Whether the record is finished, now that its handler returned or threw. */
   #judge({ result, failure }: Outcome, flight: Flight): boolean {
     if (failure !== undefined) return this.#failed(failure.error, flight);
+    if (this.#unackedMax !== undefined) return this.#awaitAck(result, flight);
     if (!isThenable(result)) return true;
     this.#working.add(flight);
     const settled = (finish: () => boolean): void => {
@@ -175,6 +195,34 @@ export class Pump {
       () => settled(() => true),
       (error: unknown) => settled(() => this.#failed(error, flight)),
     );
+    return false;
+  }
+
+  /** The same where not the handler's end finishes the record, but the app's ack. */
+  #awaitAck(result: unknown, flight: Flight): boolean {
+    const { event, token } = flight;
+    if (isThenable(result)) {
+      this.#working.add(flight);
+      const settled = (failure?: { error: unknown }): void => {
+        this.#working.delete(flight);
+        if (failure === undefined) {
+          if (!isAcked(event)) this.#unacked.add(flight);
+        } else if (this.#failed(failure.error, flight)) {
+          ack(event);
+        }
+        this.#run();
+      };
+      result.then(() => settled(), (error: unknown) => settled({ error }));
+    } else if (!isAcked(event)) {
+      this.#unacked.add(flight);
+    }
+    if (isAcked(event)) return true;
+    onAck(event, () => {
+      this.#unacked.delete(flight);
+      if (!flight.void) this.#host.done(token);
+      // The ack may be given in the middle of anything that the app does.
+      queueMicrotask(() => this.#run());
+    });
     return false;
   }
 
@@ -199,7 +247,8 @@ export class Pump {
     let outcome: Outcome;
     this.#host.enter();
     try {
-      outcome = { result: this.#host.onEvent(flight.event) };
+      // It may have been acked before it was called again.
+      outcome = this.#unackedMax !== undefined && isAcked(flight.event) ? {} : { result: this.#host.onEvent(flight.event) };
     } catch (error) {
       outcome = { failure: { error } };
     }
@@ -209,6 +258,7 @@ export class Pump {
   }
 }
 
-function isThenable(value: unknown): value is PromiseLike<unknown> {
+/** Whether a handler's result is to be waited for. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function';
 }

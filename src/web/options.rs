@@ -15,7 +15,10 @@ use crate::client::{
 /// Longest time that an option can set: what `setTimeout` can wait for.
 const MS_MAX: f64 = i32::MAX as f64;
 
-const CALLBACKS: [&str; 18] = [
+/// Events that may wait for their `ack()`, unless `maxUnacked` says otherwise.
+const UNACKED_MAX: usize = 1_000;
+
+const CALLBACKS: [&str; 19] = [
     "onEvent",
     "onOpen",
     "onClose",
@@ -32,11 +35,12 @@ const CALLBACKS: [&str; 18] = [
     "onResumeAttempt",
     "onStateChange",
     "onResponse",
+    "onInvalid",
     "resumeRequest",
     "fetch",
 ];
 
-const VALUES: [&str; 30] = [
+const VALUES: [&str; 34] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
@@ -67,6 +71,10 @@ const VALUES: [&str; 30] = [
     "replayRequest",
     "requestInit",
     "signal",
+    "ack",
+    "maxUnacked",
+    "schemas",
+    "onInvalidEvent",
 ];
 
 const RETRY_POLICY: [&str; 6] =
@@ -121,10 +129,8 @@ impl WebOptions {
         let mut config = read_config(&root)?;
         config.repeatable = check_request(&root)?;
         config.can_refresh_credentials = config.repeatable && (headers.is_function() || url.is_function());
-        set(
-            &mut config.unfinished_max,
-            root.number("handlerConcurrency", 1.0, 1_000.0)?.map(|max| max as usize),
-        );
+        config.unfinished_max = read_unfinished_max(&root)?;
+        check_schemas(&root)?;
         config.report_duplicates = root.function("onDuplicate")?.is_some();
         config.rng_seed = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
 
@@ -259,6 +265,37 @@ pub(crate) fn parse_url(text: &str) -> Result<web_sys::Url, String> {
     } else {
         Err(format!("the URL {text:?} is not one of http or https"))
     }
+}
+
+/// How much the app may have in hand before the reading pauses.
+fn read_unfinished_max(root: &Fields<'_>) -> Result<usize, InvalidOption> {
+    let handlers = root.number("handlerConcurrency", 1.0, 1_000.0)?.unwrap_or(1.0) as usize;
+    let unacked = root.count("maxUnacked", 1.0)?;
+    match root.choice("ack", &["auto", "manual"])?.as_deref() {
+        Some("manual") => Ok(handlers.max(unacked.unwrap_or(UNACKED_MAX))),
+        _ if unacked.is_some() => {
+            Err(root.invalid("maxUnacked", "a number only beside ack: 'manual'", &root.get("maxUnacked")))
+        }
+        _ => Ok(handlers),
+    }
+}
+
+/// Each schema has the method that Standard Schema (version 1) asks for.
+fn check_schemas(root: &Fields<'_>) -> Result<(), InvalidOption> {
+    root.choice("onInvalidEvent", &["skip", "stop", "deliver"])?;
+    let schemas = Fields::of("schemas", &root.get("schemas"))?;
+    for name in Object::keys(&schemas.object).iter().filter_map(|name| name.as_string()) {
+        let schema = schemas.get(&name);
+        let standard = Reflect::get(&schema, &"~standard".into()).unwrap_or(JsValue::UNDEFINED);
+        if !Reflect::get(&standard, &"validate".into()).is_ok_and(|validate| validate.is_function()) {
+            return Err(schemas.invalid(
+                &name,
+                "a Standard Schema (an object with ~standard.validate)",
+                &schema,
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the request may be sent again.
