@@ -32,7 +32,13 @@ type Command = 'connect' | 'stop' | 'reconnect' | 'clearCursor';
  * A stream that survives: it reconnects, resumes from its cursor, drops what came again and keeps the order.
  * Create it with `connectSSE`, or by hand and then call `connect()`.
  */
-export class SSEConnector<Map extends EventMap = EventMap> implements AsyncIterable<StreamEventOf<Map>, undefined> {
+export class SSEConnector<Map extends EventMap = EventMap> implements AsyncIterable<StreamEventOf<Map>> {
+  /**
+   * Hears of ids without an event, which are part of what the native EventSource shows.
+   * @internal
+   */
+  onCursor: ((id: string) => void) | undefined;
+
   readonly #url: Fresh<string | URL>;
   readonly #options: ConnectOptions<Map>;
   #core: Core | undefined;
@@ -134,13 +140,13 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
    */
   events<Type extends keyof Map & string = keyof Map & string>(
     options: { types?: readonly Type[] } = {},
-  ): AsyncIterableIterator<StreamEventOf<Pick<Map, Type>>, undefined> {
-    return this.#consume().loop(options.types) as unknown as AsyncIterableIterator<StreamEventOf<Pick<Map, Type>>, undefined>;
+  ): AsyncIterableIterator<StreamEventOf<Pick<Map, Type>>> {
+    return this.#consume().loop(options.types) as unknown as AsyncIterableIterator<StreamEventOf<Pick<Map, Type>>>;
   }
 
   /** The same as `events()`. */
-  [Symbol.asyncIterator](): AsyncIterableIterator<StreamEventOf<Map>, undefined> {
-    return this.events() as AsyncIterableIterator<StreamEventOf<Map>, undefined>;
+  [Symbol.asyncIterator](): AsyncIterableIterator<StreamEventOf<Map>> {
+    return this.events() as AsyncIterableIterator<StreamEventOf<Map>>;
   }
 
   /** Counters since the connector was made. */
@@ -435,7 +441,8 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     enter: () => { this.#inApp += 1; },
     leave: () => this.#leave(),
     tell: (kind, event) => {
-      this.#call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
+      if (kind === Kind.cursor) this.onCursor?.(event.id ?? '');
+      else this.#call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
     },
     notice: (notice) => this.#notice(notice),
     failed: (error, event, tries) => {

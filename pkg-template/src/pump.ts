@@ -14,7 +14,7 @@ export interface PumpHost {
   enter(): void;
   /** Out of app code again. */
   leave(): void;
-  /** Tells the app of a heartbeat or control event; never throws. */
+  /** Tells of a heartbeat, a control event or an id without an event; never throws. */
   tell(kind: number, event: StreamEvent): void;
   notice(notice: Notice): void;
   /** A handler failed: skip the event, stop, or call the handler again after so many milliseconds. */
@@ -176,7 +176,7 @@ export class Pump {
     batch.next += 1;
     this.started = batch.token(index);
     if (kind === Kind.notice) this.#host.notice(batch.notice(index));
-    else if (kind !== Kind.cursor) this.#host.tell(kind, batch.event(index));
+    else this.#host.tell(kind, batch.event(index));
     return true;
   }
 

@@ -18,7 +18,7 @@ const trapEverything = `
   }
 `;
 
-for (const entry of ['index', 'slim']) {
+for (const entry of ['index', 'slim', 'eventsource']) {
   test(`importing ${entry}.js touches nothing of the platform`, () => {
     assert.equal(run(`${trapEverything} await import('./pkg/${entry}.js'); console.log(touched.join())`), '');
   });
