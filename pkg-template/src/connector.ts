@@ -80,7 +80,10 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     this.#do('reconnect');
   }
 
-  /** Forgets the cursor, the stored one too: for a logout. */
+  /**
+   * Forgets the cursor, the stored one too: for a logout, after `stop()`. An open stream goes on, and its next event
+   * is a cursor again; `reconnect()` behind it begins from the server's beginning.
+   */
   clearCursor(): void {
     this.#do('clearCursor');
   }
@@ -231,7 +234,13 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       cause: error,
       ...(option === undefined ? {} : { option }),
     });
-    setTimeout(() => this.#tellError(told), 0);
+    setTimeout(() => {
+      const from = this.#state;
+      this.#state = 'closed';
+      this.#tellError(told);
+      this.#notice({ kind: 'stateChange', from, to: 'closed', reason: 'refused' });
+      this.#notice({ kind: 'close', reason: told.code, willReconnect: false });
+    }, 0);
   }
 
   #tellError(error: SSEError): void {

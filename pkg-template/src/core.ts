@@ -26,13 +26,12 @@ export function onTrap(listener: (message: string) => void): () => void {
   return () => listeners.delete(listener);
 }
 
-/** Calls into the core; should it fail there, the instance is replaced. */
+/** Calls into the core. It never throws by design, so whatever it throws means that the instance is broken. */
 export function guarded(call: () => void): void {
   try {
     call();
   } catch (error) {
-    if (!(error instanceof WebAssembly.RuntimeError)) throw error;
-    trapped(error.message);
+    trapped(String(error));
   }
 }
 

@@ -83,7 +83,7 @@ export interface OpenInfo {
   lastEventId?: string;
 }
 export interface CloseInfo {
-  /** `client_close`, `network_error`, `stream_ended`, `liveness_timeout`, `gap`, `server_shutdown`, an error's code … */
+  /** `client_close`, `reconnect`, `network_error`, `stream_ended`, `liveness_timeout`, `gap`, `server_shutdown`, an error's code … */
   reason: string;
   willReconnect: boolean;
   /** Milliseconds until the next attempt. */

@@ -44,6 +44,11 @@ pub(crate) const SERVER_RETRY_MS_MIN: u64 = 50;
 /// Longest wait that a `Retry-After` can ask for.
 pub(crate) const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
 
+/// Shortest wait before a hole is fetched.
+const FETCH_DELAY_MS_MIN: u64 = 500;
+/// How often that wait grows.
+const FETCH_DOUBLINGS_MAX: u32 = 2;
+
 /// Why there is no next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exhausted {
@@ -57,6 +62,8 @@ pub struct Backoff {
     policy: RetryPolicy,
     server_base_ms: Option<u64>,
     attempts: u32,
+    /// Holes fetched since the last healthy connection.
+    fetches: u32,
     failing_since_ms: Option<u64>,
     random: u64,
 }
@@ -65,7 +72,7 @@ impl Backoff {
     /// A backoff whose jitter comes from `seed` alone.
     #[must_use]
     pub fn new(policy: RetryPolicy, seed: u64) -> Self {
-        Self { policy, server_base_ms: None, attempts: 0, failing_since_ms: None, random: seed }
+        Self { policy, server_base_ms: None, attempts: 0, fetches: 0, failing_since_ms: None, random: seed }
     }
 
     /// Attempts that failed since the last healthy connection.
@@ -82,6 +89,7 @@ impl Backoff {
     /// A connection has been healthy for long enough: earlier failures are forgiven.
     pub(crate) fn forgive(&mut self) {
         self.attempts = 0;
+        self.fetches = 0;
         self.failing_since_ms = None;
     }
 
@@ -97,20 +105,8 @@ impl Backoff {
         if self.policy.max_attempts.is_some_and(|max| self.attempts >= max) {
             return Err(Exhausted::Attempts);
         }
-        let base = self.server_base_ms.unwrap_or(self.policy.base_delay_ms) as f64;
-        let max = self.policy.max_delay_ms as f64;
-        let exponent = f64::from(self.attempts);
-        let plain = (base * self.policy.multiplier.powf(exponent)).min(max);
         let random = self.next_random();
-        let mut delay = match self.policy.jitter {
-            Jitter::Full => plain * random,
-            Jitter::Proportional(share) => {
-                // At the ceiling the whole range moves below it: cutting it off would let half of all
-                // clients return at exactly the same moment.
-                let high = (plain * (1.0 + share)).min(max);
-                (high - 2.0 * share * plain * random).max(0.0)
-            }
-        };
+        let mut delay = self.jittered(self.attempts, random);
         if let Some(floor) = floor_ms {
             // Everybody was told the same time; spread above it.
             let floor = floor.min(RETRY_AFTER_MS_MAX) as f64;
@@ -122,6 +118,30 @@ impl Backoff {
         }
         self.attempts += 1;
         Ok(delay)
+    }
+
+    /// How long to wait before a hole is fetched. Each is fetched once, and the stream moves on with each: this is no
+    /// failure, and a stream with many holes must get through. Yet its server must see no storm.
+    pub(crate) fn fetch_delay_ms(&mut self) -> u64 {
+        let random = self.next_random();
+        let delay = self.jittered(self.fetches.min(FETCH_DOUBLINGS_MAX), random);
+        self.fetches = self.fetches.saturating_add(1);
+        (delay.round() as u64).max(FETCH_DELAY_MS_MIN)
+    }
+
+    fn jittered(&self, exponent: u32, random: f64) -> f64 {
+        let base = self.server_base_ms.unwrap_or(self.policy.base_delay_ms) as f64;
+        let max = self.policy.max_delay_ms as f64;
+        let plain = (base * self.policy.multiplier.powf(f64::from(exponent))).min(max);
+        match self.policy.jitter {
+            Jitter::Full => plain * random,
+            Jitter::Proportional(share) => {
+                // At the ceiling the whole range moves below it: cutting it off would let half of all
+                // clients return at exactly the same moment.
+                let high = (plain * (1.0 + share)).min(max);
+                (high - 2.0 * share * plain * random).max(0.0)
+            }
+        }
     }
 
     /// `SplitMix64`: enough to spread delays, and the same on every platform.

@@ -201,6 +201,7 @@ impl Intake {
                 id: event.last_event_id.into(),
             };
             if sequencer.hold(epoch, sequence, held) {
+                self.stats.out_of_order += 1;
                 return;
             }
             if self.refetch_hole() {

@@ -159,9 +159,11 @@ impl Ledger {
         discarded
     }
 
-    /// Forgets everything, the cursor too.
+    /// Forgets the cursor. What the app still has in hand moves it no more.
     pub(crate) fn clear(&mut self) {
-        self.finish(0, u64::MAX);
+        for entry in &mut self.entries {
+            entry.moves_cursor = false;
+        }
         self.accepted.clear();
         self.processed.clear();
         self.done_before.clear();

@@ -357,18 +357,22 @@ impl Client {
         failure.into_iter().for_each(|failure| self.tell(failure, true));
         let floor_ms = floor_ms.map_or(0, |floor| floor.min(RETRY_AFTER_MS_MAX));
         self.not_before_ms = self.now_ms.saturating_add(floor_ms);
+        self.retry_in(delay, reason, was_open);
+    }
+
+    fn retry_in(&mut self, delay_ms: u64, reason: &str, was_open: bool) {
         self.transition(TransitionReason::Lost);
-        self.timers.set(Timer::Retry, self.now_ms.saturating_add(delay));
+        self.timers.set(Timer::Retry, self.now_ms.saturating_add(delay_ms));
         if was_open {
             self.notify(Notice::Close {
                 reason: reason.to_owned(),
                 will_reconnect: true,
-                retry_in: Some(delay),
+                retry_in: Some(delay_ms),
             });
         }
         self.notify(Notice::Retry {
-            attempt: self.backoff.attempts(),
-            delay_ms: delay,
+            attempt: self.backoff.attempts().max(1),
+            delay_ms,
             reason: reason.to_owned(),
         });
     }
@@ -455,10 +459,15 @@ impl Client {
         }
     }
 
-    /// Resumes from before a hole. By way of the backoff, so that a server full of holes sees no storm.
+    /// Resumes from before a hole.
     fn refetch(&mut self) {
         self.abort();
-        self.lost("gap", None, None);
+        if self.timers.take_due(Timer::Stable, self.now_ms) {
+            self.backoff.forgive();
+        }
+        self.hang_up();
+        let delay_ms = self.backoff.fetch_delay_ms();
+        self.retry_in(delay_ms, "gap", true);
     }
 
     fn check_liveness(&mut self) {
@@ -541,6 +550,7 @@ impl Client {
             State::Open if !self.intake.ledger.accepted().is_empty() && self.may_repeat() => {
                 self.abort();
                 self.hang_up();
+                self.tell_replaced();
                 self.transition(TransitionReason::Reconnect);
                 self.open_request();
             }
@@ -562,6 +572,7 @@ impl Client {
         self.abort();
         self.intake.give_back_after(started);
         self.hang_up();
+        self.tell_replaced();
         self.begin_anew();
         self.commit();
         if self.transition(TransitionReason::Reconnect) {
@@ -570,6 +581,17 @@ impl Client {
             } else {
                 self.outputs.push_back(Output::Restore);
             }
+        }
+    }
+
+    /// An open stream is given up for a new one, at once: each `Open` has its `Close`.
+    fn tell_replaced(&mut self) {
+        if self.state == State::Open {
+            self.notify(Notice::Close {
+                reason: "reconnect".to_owned(),
+                will_reconnect: true,
+                retry_in: Some(0),
+            });
         }
     }
 

@@ -12,7 +12,7 @@ pub struct Stats {
     pub events_delivered: u64,
     /// Events that came again.
     pub duplicates_ignored: u64,
-    /// Events that came late.
+    /// Events that came out of order: early ones that were held back, or late ones.
     pub out_of_order: u64,
     /// Events that the server could not give any more, where their number is known.
     pub events_missing: u64,

@@ -109,7 +109,7 @@ async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSi
     let Some(body) = response.body() else { return Ok(()) };
     let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
     loop {
-        let chunk = JsFuture::from(reader.read()).await.map_err(|error| Stop::network(message_of(&error)))?;
+        let chunk = JsFuture::from(reader.read()).await.map_err(|error| Stop::network(broke_off(&error)))?;
         if get(&chunk, "done").is_truthy() {
             return Ok(());
         }
@@ -238,6 +238,11 @@ fn head_of(response: &Response) -> Head {
 fn is_cross_origin(url: &web_sys::Url) -> bool {
     super::host::global("location")
         .is_some_and(|location| get(&location, "origin").as_string() != Some(url.origin()))
+}
+
+/// What browsers say of a lost connection ("network error", "terminated") tells a person nothing.
+fn broke_off(error: &JsValue) -> String {
+    format!("the connection broke off in the middle of the stream ({})", message_of(error))
 }
 
 /// Browsers tell a refused connection and a failed preflight apart only on their console.

@@ -1,0 +1,74 @@
+// A trap in the core poisons the one instance that all connectors share. Here its memory is filled with rubbish, which
+// makes the next call fail for real; both connectors must go on from their cursors in a new instance.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { build } from 'esbuild';
+import { inRepository } from '../support/paths.mjs';
+
+/** Runs in a process of its own: what the old instance has under way ends there in errors that are nobody's. */
+const scenario = (bundle) => `
+  import { createServer } from 'node:http';
+  import { connectSSE, memory } from ${JSON.stringify(bundle)};
+
+  for (const name of ['unhandledRejection', 'uncaughtException']) {
+    process.on(name, (error) => {
+      if (!/previous WASM instance|RuntimeError/i.test(String(error))) throw error;
+    });
+  }
+  // Each connection brings the next three events, and stays open.
+  const asked = [];
+  const server = createServer((request, response) => {
+    const after = Number(request.headers['last-event-id'] ?? 0);
+    asked.push([request.url, after]);
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    for (let n = after + 1; n <= after + 3; n += 1) response.write('id: ' + n + '\\ndata: x\\n\\n');
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+
+  const make = (path) => {
+    const stream = { got: [], errors: [] };
+    stream.connector = connectSSE('http://127.0.0.1:' + server.address().port + path, {
+      onEvent: (event) => { stream.got.push(event.id); stream.wake?.(); },
+      onError: (error) => stream.errors.push(error.code),
+    });
+    stream.until = async (count) => {
+      while (stream.got.length < count) await new Promise((resolve) => { stream.wake = resolve; });
+    };
+    return stream;
+  };
+  const streams = [make('/a'), make('/b')];
+  await Promise.all(streams.map((stream) => stream.until(3)));
+  new Uint8Array(memory().buffer).fill(0xff);
+  streams[0].connector.reconnect();
+  await Promise.all(streams.map((stream) => stream.until(6)));
+  const told = streams.map(({ got, errors, connector }) => ({ got, errors, state: connector.state }));
+  console.log(JSON.stringify({ told, asked }));
+  process.exit(0);
+`;
+
+test('after a trap every connector goes on from its cursor in a new instance', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'holdfast-trap-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const outfile = join(folder, 'bundle.mjs');
+  await build({
+    stdin: {
+      contents: "export * from './index.js'; export { memory } from './loader.js'",
+      resolveDir: inRepository('pkg-template/src'),
+    },
+    bundle: true,
+    format: 'esm',
+    loader: { '.wasm': 'base64' },
+    outfile,
+  });
+  const args = ['--input-type=module', '--eval', scenario(String(pathToFileURL(outfile)))];
+  const { told, asked } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', timeout: 30_000 }));
+  const expected = { got: ['1', '2', '3', '4', '5', '6'], errors: ['wasm_trap'], state: 'open' };
+  assert.deepEqual(told, [expected, expected]);
+  assert.deepEqual(asked.slice(2).sort(), [['/a', 3], ['/b', 3]]);
+});
