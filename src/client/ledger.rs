@@ -43,6 +43,8 @@ struct Entry {
     start: usize,
     end: usize,
     moves_cursor: bool,
+    /// Something for the app, not only a place of the cursor.
+    is_event: bool,
     done: bool,
 }
 
@@ -103,6 +105,15 @@ impl Ledger {
 
     /// One more record; `id` where it moves the cursor (an empty one clears it).
     pub(crate) fn accept(&mut self, id: Option<&str>) {
+        self.push(id, true);
+    }
+
+    /// One more record, which only moves the cursor.
+    pub(crate) fn accept_cursor(&mut self, id: &str) {
+        self.push(Some(id), false);
+    }
+
+    fn push(&mut self, id: Option<&str>, is_event: bool) {
         let start = self.ids_cut + self.ids.len();
         if let Some(id) = id {
             self.ids.push_str(id);
@@ -110,7 +121,7 @@ impl Ledger {
             self.accepted.push_str(id);
         }
         let end = self.ids_cut + self.ids.len();
-        self.entries.push_back(Entry { start, end, moves_cursor: id.is_some(), done: false });
+        self.entries.push_back(Entry { start, end, moves_cursor: id.is_some(), is_event, done: false });
     }
 
     /// Everything up to `token` is finished.
@@ -133,13 +144,13 @@ impl Ledger {
         self.compact();
     }
 
-    /// Gives back the records behind `token`, which the app was never given; `forget` hears each id.
+    /// Gives back the records behind `token`, which the app was never given; `forget` hears each event's id.
     /// Answers how many. What is finished among them is skipped when it comes again.
     pub(crate) fn discard_after(&mut self, token: u64, mut forget: impl FnMut(&str)) -> usize {
         let keep = token.saturating_add(1).saturating_sub(self.first_token) as usize;
         let discarded = self.entries.len().saturating_sub(keep);
         for entry in self.entries.range(self.entries.len() - discarded..) {
-            if entry.moves_cursor {
+            if entry.moves_cursor && entry.is_event {
                 let id = &self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut];
                 forget(id);
                 if entry.done && self.done_before.len() < self.done_ids_max {
