@@ -152,9 +152,12 @@ impl Intake {
     }
 
     fn deliver(&mut self, name: &str, data: &str, id: Option<&str>) {
-        if id.is_some_and(|id| self.ledger.take_done_before(id)) {
+        if let Some(id) = id
+            && self.ledger.take_done_before(id)
+        {
             self.stats.duplicates_ignored += 1;
-            self.move_cursor(id.unwrap_or(""));
+            self.batch.push(Kind::Cursor, "", "", Some(id));
+            self.ledger.accept_skipped(id);
             return;
         }
         self.stats.events_delivered += 1;
