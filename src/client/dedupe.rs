@@ -59,6 +59,12 @@ impl DedupeWindow {
     /// Forgets an event that the app was never given, so that its replay gets through.
     pub(crate) fn forget(&mut self, id: &str) {
         self.content_by_id.remove(&self.hasher.hash_one(id));
+        // What is given back came last: its places must not push others out of the window.
+        while let Some((key, stamp)) = self.oldest_first.back()
+            && self.content_by_id.get(key).is_none_or(|entry| entry.stamp != *stamp)
+        {
+            self.oldest_first.pop_back();
+        }
     }
 
     fn evict_oldest(&mut self) {
