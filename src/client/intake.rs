@@ -128,17 +128,18 @@ impl Intake {
 
     /// The app was never given what came after `token`: its replay must get through.
     pub(crate) fn give_back_after(&mut self, token: u64) {
-        let dedupe = &mut self.dedupe;
+        let (dedupe, sequencer) = (&mut self.dedupe, &mut self.sequencer);
         let discarded = self.ledger.discard_after(token, |id| {
             if let Some(dedupe) = dedupe {
                 dedupe.forget(id);
+            }
+            if let (Some(sequencer), Some((epoch, sequence))) = (&mut *sequencer, Position::split(id)) {
+                sequencer.forget(epoch, sequence);
             }
         });
         if discarded > 0 {
             self.guard.reset();
         }
-        // The next announcement tells where the stream begins.
-        self.sequencer = None;
         self.announced = false;
     }
 
@@ -151,9 +152,12 @@ impl Intake {
     }
 
     fn deliver(&mut self, name: &str, data: &str, id: Option<&str>) {
-        if id.is_some_and(|id| self.ledger.take_done_before(id)) {
+        if let Some(id) = id
+            && self.ledger.take_done_before(id)
+        {
             self.stats.duplicates_ignored += 1;
-            self.move_cursor(id.unwrap_or(""));
+            self.batch.push(Kind::Cursor, "", "", Some(id));
+            self.ledger.accept_skipped(id);
             return;
         }
         self.stats.events_delivered += 1;
@@ -163,7 +167,7 @@ impl Intake {
 
     fn move_cursor(&mut self, id: &str) {
         self.batch.push(Kind::Cursor, "", "", Some(id));
-        self.ledger.accept(Some(id));
+        self.ledger.accept_cursor(id);
     }
 
     fn notice(&mut self, notice: Notice) {

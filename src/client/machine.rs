@@ -15,6 +15,9 @@ use super::stats::Stats;
 use super::timers::{Timer, TimerTable};
 use crate::wire::Parser;
 
+/// Here the clock stands still: a time to come must stay one.
+const CLOCK_MS_MAX: u64 = u64::MAX / 2;
+
 /// What went wrong, before it is known whether another attempt follows.
 struct Failure {
     code: Code,
@@ -116,11 +119,7 @@ impl Client {
             Input::Awake => self.awake(),
             Input::Stop { started } => self.stop(started),
             Input::Reconnect { started } => self.reconnect(started),
-            Input::ClearCursor => {
-                self.forgotten |= !self.restored;
-                self.intake.clear_cursor();
-                self.commit();
-            }
+            Input::ClearCursor => self.clear_cursor(),
         }
     }
 
@@ -169,7 +168,8 @@ impl Client {
             self.intake.stats.clock_regressions += 1;
         }
         self.driver_now_ms = driver_now_ms;
-        self.now_ms = self.now_ms.max(driver_now_ms.saturating_add(self.went_back_ms));
+        let now_ms = driver_now_ms.saturating_add(self.went_back_ms).min(CLOCK_MS_MAX);
+        self.now_ms = self.now_ms.max(now_ms);
     }
 
     fn connect(&mut self) {
@@ -541,11 +541,7 @@ impl Client {
                 self.transition(TransitionReason::RetryDue);
                 self.open_request();
             }
-            State::Connecting if self.request.is_some() && self.may_repeat() => {
-                self.abort();
-                self.transition(TransitionReason::Reconnect);
-                self.open_request();
-            }
+            State::Connecting => self.renew_request(),
             // Only where nothing can get lost by it: without a cursor the watch over silence must do.
             State::Open if !self.intake.ledger.accepted().is_empty() && self.may_repeat() => {
                 self.abort();
@@ -592,6 +588,25 @@ impl Client {
                 will_reconnect: true,
                 retry_in: Some(0),
             });
+        }
+    }
+
+    fn clear_cursor(&mut self) {
+        self.forgotten |= !self.restored;
+        self.intake.clear_cursor();
+        self.commit();
+        if self.state == State::Connecting {
+            // What is under way still carries the old cursor.
+            self.renew_request();
+        }
+    }
+
+    /// Makes a request that waits for its head anew.
+    fn renew_request(&mut self) {
+        if self.request.is_some() && self.may_repeat() {
+            self.abort();
+            self.transition(TransitionReason::Reconnect);
+            self.open_request();
         }
     }
 

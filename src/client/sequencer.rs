@@ -85,6 +85,17 @@ impl Sequencer {
         }
     }
 
+    /// This event was accepted, but never given to the app: it, and what follows it, is to come again.
+    pub(crate) fn forget(&mut self, epoch: &str, sequence: u64) {
+        self.drop_held();
+        self.refetched_at = None;
+        for position in self.past.iter_mut().chain([&mut self.at]) {
+            if position.epoch == epoch {
+                position.sequence = position.sequence.min(sequence.saturating_sub(1));
+            }
+        }
+    }
+
     /// Where an event stands; [`Place::Next`] counts it as accepted. Numbers begin at 1.
     pub(crate) fn place(&mut self, epoch: &str, sequence: u64) -> Place {
         if self.has_accepted(epoch, sequence) || self.is_held(epoch, sequence) {
