@@ -277,6 +277,17 @@ impl Checker {
         }
     }
 
+    /// The page leaves, and has flushed: a synchronous store has everything now.
+    pub(crate) fn page_leaves(&mut self, plan: &Plan, server: &Server) {
+        if plan.store_fails_pct > 0 || plan.store_ms > 0 || self.page.overlaps {
+            return;
+        }
+        if let Some(index) = self.page.unsaved.keys().find(|index| server.fates[**index] != Fate::Lost) {
+            let what = format!("the page leaves, and event {index} is finished but not stored");
+            self.fail(what);
+        }
+    }
+
     /// Whether everything that can be had was delivered.
     pub(crate) fn has_reached_head(&self, server: &Server) -> bool {
         (self.settled..server.head()).all(|index| {

@@ -890,6 +890,9 @@ impl World {
                 trace!(self, "FAULT: the page is reloaded");
                 if !self.page.frozen {
                     self.input(Input::Flush);
+                    if !self.dead {
+                        self.check.page_leaves(&self.plan, &self.server);
+                    }
                 }
                 self.load_page();
             }
