@@ -86,10 +86,8 @@ impl Checker {
         if !online {
             self.fail("a request while offline".to_owned());
         }
-        if cursor.is_empty() {
-            if self.page.has_cursor {
-                self.fail("a request without the cursor that the client has".to_owned());
-            }
+        if cursor.is_empty() && self.page.has_cursor {
+            self.fail("a request without the cursor that the client has".to_owned());
         }
         self.requests.push_back(now);
         for times in [&mut self.requests, &mut self.prompts] {
