@@ -44,6 +44,8 @@ struct Page {
     restored: StoredRecord,
     started: BTreeSet<usize>,
     last_started: Option<usize>,
+    /// Reported missing on this page.
+    told: BTreeSet<usize>,
     /// Given back while they were under way: may come again.
     given_back: BTreeSet<usize>,
     /// Finished, with the time, and not stored yet.
@@ -130,7 +132,7 @@ impl Checker {
             self.fail(format!("event {index} came after event {last}"));
         }
         self.page.last_started = self.page.last_started.max(Some(index));
-        if self.told.contains(&index) && server.fates[index] != Fate::Lost {
+        if self.page.told.contains(&index) && server.fates[index] != Fate::Lost {
             self.fail(format!("event {index} came after the app was told that it is missing"));
         }
         let restored = &self.page.restored;
@@ -152,6 +154,11 @@ impl Checker {
     /// These were begun, are not finished, and come again all the same.
     pub(crate) fn given_back(&mut self, indices: impl Iterator<Item = usize>) {
         self.page.given_back.extend(indices);
+    }
+
+    /// The very first events were given back, and a server that is not ours did not say what they came after.
+    pub(crate) fn begins_without_place(&mut self) {
+        self.page.has_cursor = false;
     }
 
     pub(crate) fn cursor_forgotten(&mut self, in_hand: impl Iterator<Item = usize>) {
@@ -186,6 +193,7 @@ impl Checker {
                         self.fail(format!("event {index} is reported missing, but it was delivered"));
                     }
                     self.told.insert(index);
+                    self.page.told.insert(index);
                 }
             }
             Notice::CannotResume { requested_id, oldest_available, newest_available, missing, .. } => {
