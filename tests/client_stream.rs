@@ -239,6 +239,15 @@ fn a_hole_before_a_new_epoch_is_not_left_behind() {
 }
 
 #[test]
+fn each_hole_is_fetched_for_itself() {
+    let mut scenario = Scenario::opened(exact());
+    scenario.bytes(open("k-5") + &event("k-7", "7")).until_request();
+    // What was fetched is lost with the end of the log, and the new epoch has a hole of its own at the same place.
+    scenario.accept().bytes(open("k-5") + &event("m-2", "m2")).pass(500);
+    assert_eq!((scenario.gaps(), scenario.state()), (vec![], State::Retrying));
+}
+
+#[test]
 fn what_may_be_held_is_bounded_and_the_bound_has_an_outcome() {
     let mut bounds =
         OrderingConfig { held_events_max: 2, held_bytes_max: 1 << 20, ..OrderingConfig::default() };

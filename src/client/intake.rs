@@ -101,7 +101,11 @@ impl Intake {
 
     /// Whether the hole can be fetched by resuming from before it; true once for each hole.
     pub(crate) fn refetch_hole(&mut self) -> bool {
-        self.can_refetch() && self.sequencer.as_mut().is_some_and(Sequencer::refetch)
+        self.refetch_before("")
+    }
+
+    fn refetch_before(&mut self, epoch: &str) -> bool {
+        self.can_refetch() && self.sequencer.as_mut().is_some_and(|sequencer| sequencer.refetch(epoch))
     }
 
     fn can_refetch(&self) -> bool {
@@ -208,7 +212,7 @@ impl Intake {
                 self.stats.out_of_order += 1;
                 return;
             }
-            if self.refetch_hole() {
+            if self.refetch_before(epoch) {
                 self.effects.refetch = true;
                 return;
             }

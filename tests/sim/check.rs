@@ -44,6 +44,8 @@ struct Page {
     restored: StoredRecord,
     started: BTreeSet<usize>,
     last_started: Option<usize>,
+    /// Reported missing on this page.
+    told: BTreeSet<usize>,
     /// Given back while they were under way: may come again.
     given_back: BTreeSet<usize>,
     /// Finished, with the time, and not stored yet.
@@ -86,10 +88,8 @@ impl Checker {
         if !online {
             self.fail("a request while offline".to_owned());
         }
-        if cursor.is_empty() {
-            if self.page.has_cursor {
-                self.fail("a request without the cursor that the client has".to_owned());
-            }
+        if cursor.is_empty() && self.page.has_cursor {
+            self.fail("a request without the cursor that the client has".to_owned());
         }
         self.requests.push_back(now);
         for times in [&mut self.requests, &mut self.prompts] {
@@ -121,8 +121,8 @@ impl Checker {
             self.fail(format!("event {index} came with id {id:?}"));
         }
         let comes_again = self.page.given_back.remove(&index);
-        // After clearCursor() a server that cannot resume may begin with what was seen before it.
-        let is_new = self.page.forgot && self.page.rewound;
+        // After clearCursor() a server may begin with what was seen before it.
+        let is_new = self.page.forgot && (self.page.rewound || self.page.overlaps);
         if !self.page.started.insert(index) && !comes_again && !is_new {
             self.fail(format!("event {index} came twice within one connector"));
         }
@@ -132,7 +132,7 @@ impl Checker {
             self.fail(format!("event {index} came after event {last}"));
         }
         self.page.last_started = self.page.last_started.max(Some(index));
-        if self.told.contains(&index) && server.fates[index] != Fate::Lost {
+        if self.page.told.contains(&index) && server.fates[index] != Fate::Lost {
             self.fail(format!("event {index} came after the app was told that it is missing"));
         }
         let restored = &self.page.restored;
@@ -154,6 +154,11 @@ impl Checker {
     /// These were begun, are not finished, and come again all the same.
     pub(crate) fn given_back(&mut self, indices: impl Iterator<Item = usize>) {
         self.page.given_back.extend(indices);
+    }
+
+    /// The very first events were given back, and a server that is not ours did not say what they came after.
+    pub(crate) fn begins_without_place(&mut self) {
+        self.page.has_cursor = false;
     }
 
     pub(crate) fn cursor_forgotten(&mut self, in_hand: impl Iterator<Item = usize>) {
@@ -188,6 +193,7 @@ impl Checker {
                         self.fail(format!("event {index} is reported missing, but it was delivered"));
                     }
                     self.told.insert(index);
+                    self.page.told.insert(index);
                 }
             }
             Notice::CannotResume { requested_id, oldest_available, newest_available, missing, .. } => {
@@ -273,6 +279,17 @@ impl Checker {
             .find(|(index, since)| **since + allowed < now && server.fates[**index] != Fate::Lost);
         if let Some((index, since)) = late {
             let what = format!("event {index} was finished at {since} and is not stored at {now}");
+            self.fail(what);
+        }
+    }
+
+    /// The page leaves, and has flushed: a synchronous store has everything now.
+    pub(crate) fn page_leaves(&mut self, plan: &Plan, server: &Server) {
+        if plan.store_fails_pct > 0 || plan.store_ms > 0 || self.page.overlaps {
+            return;
+        }
+        if let Some(index) = self.page.unsaved.keys().find(|index| server.fates[**index] != Fate::Lost) {
+            let what = format!("the page leaves, and event {index} is finished but not stored");
             self.fail(what);
         }
     }

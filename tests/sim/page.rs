@@ -42,6 +42,8 @@ pub(crate) struct Page {
     pub(crate) older: Vec<Pump>,
     /// Names the timer that counts; earlier ones do nothing.
     pub(crate) wake: u64,
+    /// When it fires.
+    pub(crate) wake_at: Option<u64>,
     pub(crate) frozen: bool,
     /// What came up meanwhile.
     pub(crate) missed_wake: bool,
@@ -58,6 +60,7 @@ impl Page {
             pump: Pump::default(),
             older: Vec::new(),
             wake: 0,
+            wake_at: None,
             frozen: false,
             missed_wake: false,
             forgot_before_restore: false,

@@ -139,8 +139,8 @@ impl Server {
     }
 
     pub(crate) fn data(index: usize) -> String {
-        let size = if index % 13 == 0 { 300 } else { index % 40 };
-        let line_end = if index % 7 == 0 { "\n" } else { " " };
+        let size = if index.is_multiple_of(13) { 300 } else { index % 40 };
+        let line_end = if index.is_multiple_of(7) { "\n" } else { " " };
         format!("{index}{line_end}{}", "é".repeat(size))
     }
 
@@ -169,7 +169,7 @@ impl Server {
         let mut bytes = Vec::new();
         encode::event(&mut bytes, Some(Self::name(index)), Some(&self.id(index)), &Self::data(index))
             .expect("a valid event");
-        if index % 5 == 0 {
+        if index.is_multiple_of(5) {
             bytes = String::from_utf8(bytes).expect("text").replace('\n', "\r\n").into_bytes();
         }
         bytes

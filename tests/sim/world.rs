@@ -237,6 +237,7 @@ impl World {
     fn happen(&mut self, what: Happening) {
         match what {
             Happening::Wake { page, wake } if page == self.page.number && wake == self.page.wake => {
+                self.page.wake_at = None;
                 if self.page.frozen {
                     self.page.missed_wake = true;
                 } else {
@@ -365,14 +366,7 @@ impl World {
             }
             match self.page.client.poll_output() {
                 Output::Wait(at) => {
-                    self.page.wake += 1;
-                    if let Some(at) = at {
-                        let wait = at.saturating_sub(self.page.clock(self.now));
-                        let (page, wake) = (self.page.number, self.page.wake);
-                        // A timer may fire early or late.
-                        let wait = if self.rng.chance(5) { wait / 2 } else { wait + self.rng.below(3) };
-                        self.after(wait, Happening::Wake { page, wake });
-                    }
+                    self.set_wake(at);
                     break;
                 }
                 output => self.perform(output),
@@ -383,6 +377,25 @@ impl World {
         {
             self.read(current);
         }
+    }
+
+    /// As the timer of a page: it may fire early or late, and one that fires before is left alone.
+    fn set_wake(&mut self, at: Option<u64>) {
+        let Some(at) = at else {
+            self.page.wake += 1;
+            self.page.wake_at = None;
+            return;
+        };
+        let wait = at.saturating_sub(self.page.clock(self.now));
+        let wait = if self.rng.chance(5) { wait / 2 } else { wait + self.rng.below(3) };
+        let fires_at = self.now + wait;
+        if self.page.wake_at.is_some_and(|pending| pending <= fires_at) {
+            return;
+        }
+        self.page.wake += 1;
+        self.page.wake_at = Some(fires_at);
+        let (page, wake) = (self.page.number, self.page.wake);
+        self.at(fires_at, Happening::Wake { page, wake });
     }
 
     fn perform(&mut self, output: Output) {
@@ -537,6 +550,9 @@ impl World {
     fn end_pump(&mut self) -> u64 {
         self.page.end_pump();
         self.check.given_back(self.page.given_back().into_iter());
+        if !self.plan.is_ours() && self.page.client.last_event_id().is_empty() {
+            self.check.begins_without_place();
+        }
         self.page.pump.started
     }
 
@@ -890,6 +906,9 @@ impl World {
                 trace!(self, "FAULT: the page is reloaded");
                 if !self.page.frozen {
                     self.input(Input::Flush);
+                    if !self.dead {
+                        self.check.page_leaves(&self.plan, &self.server);
+                    }
                 }
                 self.load_page();
             }
