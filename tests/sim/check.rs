@@ -161,7 +161,9 @@ impl Checker {
         self.page.has_cursor = false;
     }
 
-    pub(crate) fn cursor_forgotten(&mut self, in_hand: impl Iterator<Item = usize>) {
+    pub(crate) fn cursor_forgotten(&mut self, in_hand: impl Iterator<Item = usize>, server: &Server) {
+        // Nobody asks for what was published before any more.
+        self.baseline = server.head();
         self.page.has_cursor = false;
         self.page.forgot = true;
         if self.page.overlaps {

@@ -613,7 +613,7 @@ impl World {
     fn forget(&mut self) {
         trace!(self, "app: clearCursor()");
         let in_hand = self.page.in_hand();
-        self.check.cursor_forgotten(in_hand.into_iter());
+        self.check.cursor_forgotten(in_hand.into_iter(), &self.server);
         self.page.forgot_before_restore |= !self.page.is_restored;
         let clock = self.page.clock(self.now);
         self.page.client.handle_input(clock, Input::ClearCursor);
