@@ -171,6 +171,15 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     };
   }
 
+  /** The same as `dispose()`, for `using`; where the platform has no `Symbol.dispose` it is not there. */
+  declare [Symbol.dispose]: () => void;
+
+  static {
+    if (typeof Symbol.dispose === 'symbol') {
+      Object.defineProperty(this.prototype, Symbol.dispose, { value: this.prototype.dispose });
+    }
+  }
+
   /** Ends the stream for good and frees what it holds. */
   dispose(): void {
     if (this.#disposed) return;
@@ -179,10 +188,6 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     this.#disposed = true;
     this.#endLoops();
     if (this.#inApp === 0) this.#release();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 
   /** What hands events to others than onEvent; made when the first of them comes. */
