@@ -10,7 +10,7 @@ import { memory } from './loader.js';
 import { GIVEN_BACK } from './loop.js';
 import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, StateChangeInfo, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
-import { sendRequest } from './request.js';
+import { isRepeatable, sendRequest } from './request.js';
 import { describeIssues, type StandardSchemaV1 } from './schema.js';
 
 /** Waits before a failed handler is called again: doubled from the first to the second. */
@@ -57,7 +57,7 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
   /** The cursor as last stored: should the core fail, the stream goes on from here in a new one. */
   #lastEventId = '';
   #forgetTrap: (() => void) | undefined;
-  /** A request was made since the app asked for the stream. */
+  /** A request was made since the stream was last closed. */
   #requested = false;
   /** Listeners, loops, schemas and acks; undefined where onEvent is all there is. */
   #consumers: Consumers | undefined;
@@ -283,7 +283,6 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
       if (command === undefined || this.#core === undefined) break;
       if (command === 'connect') {
         this.#pump.open();
-        if (this.#state === 'idle' || this.#state === 'closed') this.#requested = false;
         this.#core.connect();
       } else if (command === 'clearCursor') {
         this.#core.clearCursor();
@@ -350,6 +349,7 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
 
   #stateChanged(info: StateChangeInfo): void {
     this.#state = info.to;
+    if (info.to === 'closed') this.#requested = false;
     // Some closes are told by a callback of their own.
     if (info.reason === 'refused') this.#fatal ??= new SSEError('cannot_resume', 'the server cannot resume from the cursor');
     else if (info.reason === 'connect' || info.reason === 'reconnect') this.#fatal = undefined;
@@ -367,17 +367,26 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
 
   /** The instance is lost; this stream goes on in a new one, from its cursor. */
   #trapped(message: string): void {
-    const wanted = this.state !== 'closed' && this.state !== 'idle';
+    const from = this.state;
+    const wanted = from !== 'closed' && from !== 'idle';
+    const willRetry = wanted && isRepeatable(this.#options as ConnectOptions);
     this.#pump.forget();
     this.#consumers?.forget();
     this.#forgetTrap?.();
     this.#core = undefined;
     this.#state = 'idle';
     this.#names.length = 0;
-    this.#tellError(new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry: wanted }));
+    const told = new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry });
+    this.#tellError(told);
     if (this.#disposed) return;
     this.#create(this.#lastEventId === '' ? undefined : this.#lastEventId);
-    if (wanted) this.#do('connect');
+    if (willRetry) {
+      this.#do('connect');
+    } else if (wanted) {
+      this.#fatal = told;
+      this.#notice({ kind: 'stateChange', from, to: 'closed', reason: 'refused' });
+      this.#notice({ kind: 'close', reason: told.code, willReconnect: false });
+    }
   }
 
   readonly #host: Host = {

@@ -6,8 +6,14 @@ import type { ConnectOptions, Fresh, ResumedRequest } from './options.js';
 /** What of the options concerns requests. None of them sees the events, so that their types do not matter here. */
 export type RequestOptions = Pick<
   ConnectOptions,
-  'method' | 'body' | 'resumeRequest' | 'onResponse' | 'requestInit' | 'fetch'
+  'method' | 'body' | 'replayRequest' | 'resumeRequest' | 'onResponse' | 'requestInit' | 'fetch'
 >;
+
+/** Whether the request may be sent again without the app asking for it: the core's rule, for when there is no core. */
+export function isRepeatable({ method = 'GET', body, replayRequest, resumeRequest }: RequestOptions): boolean {
+  if (/^get$/i.test(method) || resumeRequest !== undefined) return true;
+  return replayRequest === true && !(body instanceof ReadableStream);
+}
 
 /**
  * Sends one request: `base` holds what the core knows (headers, signal, credentials), `isFirst` says that the stream
