@@ -45,7 +45,7 @@ impl Bench {
         if let Some(fetch) = fetch {
             Reflect::set(&options, &"fetch".into(), fetch).expect("an object");
         }
-        let connector = Connector::new(url.into(), &options, host(&recorded)).expect("valid options");
+        let connector = Connector::new(url.into(), &options, host(&recorded, fetch)).expect("valid options");
         Self { connector, recorded }
     }
 
@@ -83,7 +83,7 @@ impl Bench {
     }
 }
 
-fn host(recorded: &Rc<RefCell<Recorded>>) -> Host {
+fn host(recorded: &Rc<RefCell<Recorded>>, fetch: Option<&Function>) -> Host {
     let host = Object::new();
     let set = |name: &str, closure: JsValue| {
         Reflect::set(&host, &name.into(), &closure).expect("an object");
@@ -117,6 +117,9 @@ fn host(recorded: &Rc<RefCell<Recorded>>) -> Host {
         on_committed.borrow_mut().cursors.push(cursor);
     });
     set("committed", committed.into_js_value());
+    let request = Function::new_with_args("own", "return async (url, init) => (own ?? fetch)(url, init)");
+    let own = fetch.map_or(JsValue::UNDEFINED, JsValue::from);
+    set("request", request.call1(&JsValue::UNDEFINED, &own).expect("a function"));
     host.unchecked_into()
 }
 
