@@ -3,6 +3,8 @@
 //! serde-wasm-bindgen ignores unknown keys, names no field in its errors and refuses `Infinity` for integers
 //! (the documented default of `maxAttempts`), so keys are checked here and values decoded field by field.
 
+mod checks;
+
 use js_sys::{Function, Object, Reflect};
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
@@ -14,9 +16,6 @@ use crate::client::{
 
 /// Longest time that an option can set: what `setTimeout` can wait for.
 const MS_MAX: f64 = i32::MAX as f64;
-
-/// Events that may wait for their `ack()`, unless `maxUnacked` says otherwise.
-const UNACKED_MAX: usize = 1_000;
 
 const CALLBACKS: [&str; 19] = [
     "onEvent",
@@ -127,10 +126,10 @@ impl WebOptions {
         let (known_url, url) = check_url(url)?;
         let headers = check_headers(&root)?;
         let mut config = read_config(&root)?;
-        config.repeatable = check_request(&root)?;
+        config.repeatable = checks::repeatable(&root)?;
         config.can_refresh_credentials = config.repeatable && (headers.is_function() || url.is_function());
-        config.unfinished_max = read_unfinished_max(&root)?;
-        check_schemas(&root)?;
+        config.unfinished_max = checks::unfinished_max(&root)?;
+        checks::schemas(&root)?;
         config.report_duplicates = root.function("onDuplicate")?.is_some();
         config.rng_seed = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
 
@@ -265,67 +264,6 @@ pub(crate) fn parse_url(text: &str) -> Result<web_sys::Url, String> {
     } else {
         Err(format!("the URL {text:?} is not one of http or https"))
     }
-}
-
-/// How much the app may have in hand before the reading pauses.
-fn read_unfinished_max(root: &Fields<'_>) -> Result<usize, InvalidOption> {
-    let handlers = root.number("handlerConcurrency", 1.0, 1_000.0)?.unwrap_or(1.0) as usize;
-    let unacked = root.count("maxUnacked", 1.0)?;
-    match root.choice("ack", &["auto", "manual"])?.as_deref() {
-        Some("manual") => Ok(handlers.max(unacked.unwrap_or(UNACKED_MAX))),
-        _ if unacked.is_some() => {
-            Err(root.invalid("maxUnacked", "a number only beside ack: 'manual'", &root.get("maxUnacked")))
-        }
-        _ => Ok(handlers),
-    }
-}
-
-/// Each schema has the method that Standard Schema (version 1) asks for.
-fn check_schemas(root: &Fields<'_>) -> Result<(), InvalidOption> {
-    root.choice("onInvalidEvent", &["skip", "stop", "deliver"])?;
-    let schemas = Fields::of("schemas", &root.get("schemas"))?;
-    for name in Object::keys(&schemas.object).iter().filter_map(|name| name.as_string()) {
-        let schema = schemas.get(&name);
-        let standard = Reflect::get(&schema, &"~standard".into()).unwrap_or(JsValue::UNDEFINED);
-        if !Reflect::get(&standard, &"validate".into()).is_ok_and(|validate| validate.is_function()) {
-            return Err(schemas.invalid(
-                &name,
-                "a Standard Schema (an object with ~standard.validate)",
-                &schema,
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the request may be sent again.
-fn check_request(root: &Fields<'_>) -> Result<bool, InvalidOption> {
-    let method = root.string("method")?.unwrap_or_else(|| "GET".to_owned());
-    let is_get = method.eq_ignore_ascii_case("GET");
-    let body = root.get("body");
-    if is_get && !body.is_undefined() && !body.is_null() {
-        return Err(root.invalid(
-            "body",
-            "nothing, unless the option method is one that takes a body",
-            &body,
-        ));
-    }
-    let init = Fields::of("requestInit", &root.get("requestInit"))?;
-    for name in ["method", "body", "headers", "signal", "credentials"] {
-        if Reflect::has(&init.object, &name.into()) == Ok(true) {
-            return Err(init.invalid(name, "nothing: there is an option of that name", &init.get(name)));
-        }
-    }
-    let signal = root.get("signal");
-    if !signal.is_undefined()
-        && !Reflect::get(&signal, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
-    {
-        return Err(root.invalid("signal", "an AbortSignal", &signal));
-    }
-    let replay = root.flag("replayRequest")?.unwrap_or(false);
-    // A stream can be read once.
-    let replayable = replay && !Reflect::has(&body, &"getReader".into()).unwrap_or(false);
-    Ok(is_get || replayable || root.function("resumeRequest")?.is_some())
 }
 
 fn check_headers(root: &Fields<'_>) -> Result<JsValue, InvalidOption> {

@@ -1,0 +1,70 @@
+//! Options that depend on each other: requests, and the ways to consume.
+
+use js_sys::{Object, Reflect};
+use wasm_bindgen::JsValue;
+
+use super::{Fields, InvalidOption};
+
+/// Events that may wait for their `ack()`, unless `maxUnacked` says otherwise.
+const UNACKED_MAX: usize = 1_000;
+
+/// How much the app may have in hand before the reading pauses.
+pub(super) fn unfinished_max(root: &Fields<'_>) -> Result<usize, InvalidOption> {
+    let handlers = root.number("handlerConcurrency", 1.0, 1_000.0)?.unwrap_or(1.0) as usize;
+    let unacked = root.count("maxUnacked", 1.0)?;
+    match root.choice("ack", &["auto", "manual"])?.as_deref() {
+        Some("manual") => Ok(handlers.max(unacked.unwrap_or(UNACKED_MAX))),
+        _ if unacked.is_some() => {
+            Err(root.invalid("maxUnacked", "a number only beside ack: 'manual'", &root.get("maxUnacked")))
+        }
+        _ => Ok(handlers),
+    }
+}
+
+/// Each schema has the method that Standard Schema (version 1) asks for.
+pub(super) fn schemas(root: &Fields<'_>) -> Result<(), InvalidOption> {
+    root.choice("onInvalidEvent", &["skip", "stop", "deliver"])?;
+    let schemas = Fields::of("schemas", &root.get("schemas"))?;
+    for name in Object::keys(&schemas.object).iter().filter_map(|name| name.as_string()) {
+        let schema = schemas.get(&name);
+        let standard = Reflect::get(&schema, &"~standard".into()).unwrap_or(JsValue::UNDEFINED);
+        if !Reflect::get(&standard, &"validate".into()).is_ok_and(|validate| validate.is_function()) {
+            return Err(schemas.invalid(
+                &name,
+                "a Standard Schema (an object with ~standard.validate)",
+                &schema,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the request may be sent again.
+pub(super) fn repeatable(root: &Fields<'_>) -> Result<bool, InvalidOption> {
+    let method = root.string("method")?.unwrap_or_else(|| "GET".to_owned());
+    let is_get = method.eq_ignore_ascii_case("GET");
+    let body = root.get("body");
+    if is_get && !body.is_undefined() && !body.is_null() {
+        return Err(root.invalid(
+            "body",
+            "nothing, unless the option method is one that takes a body",
+            &body,
+        ));
+    }
+    let init = Fields::of("requestInit", &root.get("requestInit"))?;
+    for name in ["method", "body", "headers", "signal", "credentials"] {
+        if Reflect::has(&init.object, &name.into()) == Ok(true) {
+            return Err(init.invalid(name, "nothing: there is an option of that name", &init.get(name)));
+        }
+    }
+    let signal = root.get("signal");
+    if !signal.is_undefined()
+        && !Reflect::get(&signal, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
+    {
+        return Err(root.invalid("signal", "an AbortSignal", &signal));
+    }
+    let replay = root.flag("replayRequest")?.unwrap_or(false);
+    // A stream can be read once.
+    let replayable = replay && !Reflect::has(&body, &"getReader".into()).unwrap_or(false);
+    Ok(is_get || replayable || root.function("resumeRequest")?.is_some())
+}
