@@ -333,6 +333,12 @@ fn what_slept_is_made_anew_where_nothing_is_lost_by_it() {
     let mut scenario = Scenario::opened(exact());
     scenario.input(Input::Awake);
     assert_eq!(scenario.requests.len(), 1, "without a cursor events could be lost");
+    scenario.pass(30_000);
+    assert_eq!(scenario.errors(), [(Code::NoFirstByte, true)], "unless nothing comes any more");
+    let mut scenario = Scenario::opened(exact());
+    scenario.bytes("data: no id\n\n").input(Input::Awake).pass(29_999);
+    scenario.bytes("data: alive\n\n").pass(100_000);
+    assert_eq!((scenario.requests.len(), scenario.state()), (1, State::Open), "it was alive all the time");
     scenario.bytes(event("7", "a")).input(Input::Awake);
     assert_eq!((scenario.requests.len(), scenario.asked_from(), scenario.aborted.len()), (2, "7", 1));
     scenario.pass(100).input(Input::Online);

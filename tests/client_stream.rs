@@ -1,4 +1,4 @@
-//! What happens within a stream, in virtual time: the cursor, repeats, order, holes, liveness and bounds. The traps of
+//! What happens within a stream, in virtual time: the cursor, repeats, order, holes and bounds. The traps of
 //! DESIGN.md, each as a test that fails on a client that falls into it.
 #![cfg(not(target_family = "wasm"))]
 
@@ -6,8 +6,7 @@ mod client_support;
 
 use client_support::{Scenario, cannot_resume, event, exact, heartbeat, open, open_with, record};
 use holdfast_sse::client::{
-    CannotResumeFallback, Code, Config, DedupeConfig, Input, LivenessConfig, LivenessKind, Notice,
-    OrderingConfig, OutOfOrderPolicy, State,
+    CannotResumeFallback, Code, Config, DedupeConfig, Input, Notice, OrderingConfig, OutOfOrderPolicy, State,
 };
 
 /// What is delivered and where the next request begins, for a body that arrives at once and then ends.
@@ -390,82 +389,6 @@ fn what_was_not_begun_comes_again_and_what_was_does_not() {
     }
 }
 
-/// When a stream is found dead: bytes at these times, then silence.
-fn check_liveness(bytes: &[(u64, String)], failure: (LivenessKind, bool), at: u64) {
-    let mut scenario = Scenario::opened(exact());
-    for (when, text) in bytes {
-        let wait = when - scenario.now;
-        scenario.pass(wait).bytes(text);
-    }
-    let wait = at - 1 - scenario.now;
-    scenario.pass(wait);
-    assert_eq!(scenario.client.stats().liveness_failures, 0, "{bytes:?}");
-    scenario.pass(1);
-    let told: Vec<_> = scenario
-        .take_notices()
-        .into_iter()
-        .filter_map(|notice| match notice {
-            Notice::LivenessFailure { failure, cut, .. } => Some((failure, cut)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(told, [failure], "{bytes:?}");
-    assert_eq!(scenario.state(), if failure.1 { State::Retrying } else { State::Open });
-    scenario.pass(900_000);
-    if !failure.1 {
-        assert_eq!(scenario.client.stats().liveness_failures, 1, "told once");
-    }
-}
-
-// K9
-#[test]
-fn dead_streams_are_told_from_quiet_ones() {
-    use LivenessKind::{NoFirstByte, Silence};
-    let comment = || ": hello\n\n".to_owned();
-    check_liveness(&[], (NoFirstByte, false), 30_000);
-    check_liveness(&[(10_000, event("1", "a"))], (Silence, false), 40_000);
-    check_liveness(&[(10_000, comment())], (Silence, true), 40_000);
-    check_liveness(&[(10_000, comment()), (25_000, ":".to_owned())], (Silence, true), 55_000);
-    check_liveness(&[(1_000, heartbeat(20_000))], (Silence, true), 51_000);
-    check_liveness(&[(1_000, open_with("k-1", true, 40_000))], (Silence, true), 101_000);
-    check_liveness(&[(1_000, heartbeat(86_400_000))], (Silence, true), 31_000);
-}
-
-// K9
-#[test]
-fn a_server_that_beats_is_expected_to_beat_on_the_next_connection() {
-    let mut scenario = Scenario::opened(exact());
-    scenario.bytes(": beat\n\n").end().until_request();
-    scenario.accept().pass(30_000);
-    assert_eq!(scenario.errors(), [(Code::NoFirstByte, true)]);
-    let liveness = Some(LivenessConfig { timeout_ms: 1_000, grace_ms: 5_000 });
-    let mut scenario = Scenario::opened(Config { liveness, ..exact() });
-    scenario.pass(4_999);
-    assert_eq!(scenario.client.stats().liveness_failures, 0, "grace");
-    scenario.pass(1);
-    assert_eq!(scenario.client.stats().liveness_failures, 1);
-    let mut scenario = Scenario::opened(Config { liveness: None, ..exact() });
-    scenario.bytes(": beat\n\n").pass(1 << 40);
-    assert_eq!(scenario.state(), State::Open);
-}
-
-#[test]
-fn the_watch_rests_while_the_app_is_busy() {
-    let mut scenario = Scenario::opened(exact()).asynchronous();
-    scenario.bytes(": beat\n\n".to_owned() + &event("1", "a")).pass(200_000);
-    assert_eq!(scenario.state(), State::Open);
-    scenario.done("a").pass(29_999);
-    // Results that come twice are no life of the server's.
-    scenario.done("a");
-    assert_eq!(scenario.state(), State::Open);
-    scenario.pass(1);
-    assert_eq!(scenario.errors(), [(Code::Silence, true)]);
-    scenario.until_request();
-    scenario.accept().bytes(event("2", "b")).end().until_request();
-    scenario.accept().pass(1_000).done("b").pass(30_000);
-    assert_eq!(scenario.errors(), [(Code::NoFirstByte, true)], "a rest is no first byte");
-}
-
 #[test]
 fn limits_reach_a_named_outcome_and_keep_the_cursor() {
     let mut config = exact();
@@ -495,4 +418,28 @@ fn limits_reach_a_named_outcome_and_keep_the_cursor() {
     }
     let kept: Vec<_> = scenario.client.batch().new_names().collect();
     assert_eq!((kept.len(), scenario.delivered().len()), (0, 5));
+}
+
+#[test]
+fn a_cursor_that_did_not_arrive_leaves_no_silent_hole() {
+    let mut scenario = Scenario::opened(exact());
+    scenario.bytes(open("k-0") + &event("k-1", "1") + &event("k-2", "2")).end().until_request();
+    assert_eq!(scenario.asked_from(), "k-2");
+    // A proxy took the header away: the server begins with now, and says so.
+    scenario.accept().bytes(open("k-10") + &event("k-11", "11")).until_request();
+    scenario.accept().bytes(open("k-10") + &event("k-11", "11")).pass(500);
+    assert_eq!(scenario.gaps(), [("k-3".to_owned(), "k-10".to_owned(), 8)]);
+    assert_eq!(scenario.delivered(), ["1", "2", "11"]);
+}
+
+#[test]
+fn a_server_that_numbers_anew_is_not_taken_for_a_late_one() {
+    let envelope = |id: &str, sequence: u64| {
+        event(id, &format!("{{\"stream_id\":\"s\",\"sequence\":{sequence},\"payload\":{{}}}}"))
+    };
+    let mut scenario = Scenario::opened(exact());
+    scenario.bytes(envelope("a", 7) + &envelope("b", 8)).end().until_request();
+    scenario.accept().bytes(envelope("c", 1) + &envelope("d", 2) + &envelope("e", 1));
+    assert_eq!(scenario.delivered().len(), 4);
+    assert_eq!(scenario.client.stats().out_of_order, 1, "within one connection late is late");
 }

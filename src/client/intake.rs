@@ -77,7 +77,7 @@ impl Intake {
             // Not a continuation: what the server sends is what was asked for.
             self.sequencer = None;
         }
-        self.guard.opened();
+        self.guard.reset();
         self.liveness.opened(now_ms);
     }
 
@@ -316,7 +316,16 @@ impl Intake {
             self.move_cursor(&position.to_string());
         }
         self.announced = announcement.position.is_some();
-        self.place_at(announcement.position);
+        match (announcement.position, &mut self.sequencer) {
+            // Where the server begins proves nothing about what came before: our cursor may not have reached it. What
+            // lies between shows as a hole.
+            (Some(_), Some(sequencer)) => sequencer.drop_held(),
+            (Some(position), None) => {
+                let accepted = self.ledger.accepted().parse().unwrap_or(position);
+                self.sequencer = Some(Sequencer::new(self.ordering, accepted));
+            }
+            (None, sequencer) => *sequencer = None,
+        }
     }
 
     fn place_at(&mut self, position: Option<Position>) {
@@ -371,6 +380,6 @@ impl Sink for Intake {
     }
 
     fn comment(&mut self) {
-        self.liveness.beat(None);
+        self.liveness.comment(self.now_ms);
     }
 }

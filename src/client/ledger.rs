@@ -144,7 +144,7 @@ impl Ledger {
         let end = last.saturating_add(1).saturating_sub(self.first_token).min(known);
         let start = first.saturating_sub(self.first_token).min(end);
         for entry in self.entries.range_mut(start as usize..end as usize) {
-            self.changed |= !entry.done;
+            self.changed |= !entry.done && entry.moves_cursor;
             entry.done = true;
         }
         self.pop_finished();
@@ -154,7 +154,7 @@ impl Ledger {
     pub(crate) fn done(&mut self, token: u64) {
         let entry = token.checked_sub(self.first_token).and_then(|at| self.entries.get_mut(at as usize));
         let Some(entry) = entry else { return };
-        self.changed |= !entry.done;
+        self.changed |= !entry.done && entry.moves_cursor;
         entry.done = true;
         self.pop_finished();
     }

@@ -272,13 +272,18 @@ impl Client {
                 self.open_request();
             }
             State::Connecting => self.renew_request(),
-            // Only where nothing can get lost by it: without a cursor the watch over silence must do.
+            // Only where nothing can get lost by it.
             State::Open if !self.intake.ledger.accepted().is_empty() && self.may_repeat() => {
                 self.abort();
                 self.hang_up();
                 self.tell_replaced();
                 self.transition(TransitionReason::Reconnect);
                 self.open_request();
+            }
+            // Without a cursor a live socket is worth more than a new one, a dead one is not: time tells.
+            State::Open if self.may_repeat() => {
+                self.intake.liveness.doubt(self.now_ms);
+                self.watch();
             }
             _ => {}
         }

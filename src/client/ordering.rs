@@ -1,5 +1,5 @@
 //! The order of envelopes from servers whose ids mean nothing to us: by the envelope's `sequence`, within its
-//! `stream_id`, else within the connection. Early events pass (a gap may be all right there), late ones are
+//! `stream_id`, within one connection. Early events pass (a gap may be all right there), late ones are
 //! subject to the policy. Streams of our own protocol are ordered by the sequencer instead.
 
 use std::hash::BuildHasher;
@@ -64,12 +64,8 @@ impl OrderingGuard {
         self.config.policy
     }
 
-    /// A new connection counts anew.
-    pub(crate) fn opened(&mut self) {
-        self.connection = None;
-    }
-
-    /// Accepted events were given back: their replay must not look late.
+    /// Counts anew: for a new connection, since its server may have begun to number anew (what it merely repeats is
+    /// caught by the dedupe window), and where accepted events were given back.
     pub(crate) fn reset(&mut self) {
         self.streams.clear();
         self.connection = None;

@@ -1,6 +1,6 @@
 //! The simulator: client core, model server, store and a faulty network in one thread and virtual time, all from one
-//! seed. `HOLDFAST_SIM_SEED=N` replays one seed with its whole trace, `HOLDFAST_SIM_COUNT=N` runs more of them, and
-//! `HOLDFAST_SIM_FIRST=N` begins with another than the first.
+//! seed. `cargo xtask sim --seed N` replays one seed with its whole trace, `--count N` runs more of them, and `--first N`
+//! begins with another than the first; it says so by `HOLDFAST_SIM_SEED`, `_COUNT` and `_FIRST`.
 #![cfg(not(target_family = "wasm"))]
 
 mod check;
@@ -32,7 +32,7 @@ fn report(seed: u64, tail: usize) -> ! {
     for line in &outcome.trace[from..] {
         println!("{line}");
     }
-    panic!("seed {seed}: {}; HOLDFAST_SIM_SEED={seed} replays it", outcome.broken.unwrap_or_default());
+    panic!("seed {seed}: {}; `cargo xtask sim --seed {seed}` replays it", outcome.broken.unwrap_or_default());
 }
 
 /// A panic within the machine belongs to its seed, too.
@@ -62,7 +62,7 @@ fn every_seed_keeps_the_promise() {
             let mut failed = Vec::new();
             while !stop.load(Ordering::Relaxed) {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= first + count {
+                if seed.wrapping_sub(first) >= count {
                     break;
                 }
                 match run(seed) {

@@ -7,6 +7,7 @@ mod project;
 mod server;
 mod setup;
 mod sh;
+mod sim;
 mod tally;
 mod test;
 
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     let outcome = match args[..] {
         ["demo"] => done(demo::run()),
         ["test", ref parts @ ..] => test::run(parts),
+        ["sim", ref options @ ..] => done(sim::run(options)),
         ["build"] => done(build::run()),
         ["size"] => done(build::size()),
         ["bench"] | ["bench", "client"] => done(bench::client()),
@@ -46,6 +48,9 @@ usage: cargo xtask TASK
 
   demo             builds all, starts the server with the demo page and prints its address
   test [PART...]   runs all tests, or these parts: {}
+  sim [--count N] [--first N]
+                   simulates many seeds, 10,000 unless told, and prints how many in a second
+  sim --seed N     replays one seed with its whole trace
   build            builds the npm package into pkg/
   size             builds, and prints the sizes of what an app downloads
   bench [client]   measures the built package in Chromium

@@ -1,0 +1,182 @@
+//! What a driver does for the client: its outputs, its timer, its store, and the page's life.
+
+use holdfast_sse::client::{CannotResumeFallback, Input, Notice, Output, State, StoredRecord};
+
+use super::schedule::Happening;
+use super::{World, trace};
+use crate::page::Page;
+
+impl World {
+    pub(super) fn input(&mut self, input: Input<'_>) {
+        if self.dead {
+            return;
+        }
+        let clock = self.page.clock(self.now);
+        self.page.client.handle_input(clock, input);
+        self.drain();
+    }
+
+    /// Nobody listened to the network while the stream was down.
+    pub(super) fn tell_network(&mut self) {
+        if matches!(self.page.client.state(), State::Idle | State::Closed) {
+            self.input(if self.online { Input::Online } else { Input::Offline });
+        }
+    }
+
+    /// One more step of the page's task; answers whether the page died at it.
+    pub(super) fn step(&mut self) -> bool {
+        if let Some(left) = &mut self.kill_in {
+            if *left == 0 {
+                self.kill_in = None;
+                self.dead = true;
+            } else {
+                *left -= 1;
+            }
+        }
+        self.dead
+    }
+
+    pub(super) fn drain(&mut self) {
+        loop {
+            if self.step() {
+                return;
+            }
+            match self.page.client.poll_output() {
+                Output::Wait(at) => {
+                    self.set_wake(at);
+                    break;
+                }
+                output => self.perform(output),
+            }
+        }
+        if self.page.client.is_drained()
+            && let Some(current) = self.current()
+        {
+            self.read(current);
+        }
+    }
+
+    /// As the timer of a page: it may fire early or late, and one that fires before is left alone.
+    fn set_wake(&mut self, at: Option<u64>) {
+        let Some(at) = at else {
+            self.page.wake += 1;
+            self.page.wake_at = None;
+            return;
+        };
+        let wait = at.saturating_sub(self.page.clock(self.now));
+        let wait = if self.rng.chance(5) { wait / 2 } else { wait + self.rng.below(3) };
+        let fires_at = self.now + wait;
+        if self.page.wake_at.is_some_and(|pending| pending <= fires_at) {
+            return;
+        }
+        self.page.wake += 1;
+        self.page.wake_at = Some(fires_at);
+        let (page, wake) = (self.page.number, self.page.wake);
+        self.at(fires_at, Happening::Wake { page, wake });
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Restore => {
+                if self.plan.store_ms == 0 {
+                    self.restored();
+                } else {
+                    let page = self.page.number;
+                    self.after(self.plan.store_ms, Happening::Restored { page });
+                }
+            }
+            Output::Request(request) => self.request(request),
+            Output::Abort(id) => {
+                trace!(self, "client: abort {}", id.0);
+                let page = self.page.number;
+                for connection in &mut self.connections {
+                    if connection.page == page && connection.request == id {
+                        connection.wanted = false;
+                        connection.next = None;
+                    }
+                }
+            }
+            Output::Deliver => self.deliver(),
+            Output::Commit(record) => {
+                if self.plan.store_ms == 0 {
+                    self.write(record);
+                } else {
+                    let page = self.page.number;
+                    self.after(self.plan.store_ms, Happening::Stored { page, record });
+                }
+            }
+            Output::Notify(notice) => {
+                trace!(self, "app hears: {notice:?}");
+                self.check.told(&notice, &self.server);
+                if let Notice::Close { will_reconnect: false, reason, .. } = &notice {
+                    let page = self.page.number;
+                    if reason == "cannot_resume"
+                        && self.plan.config.cannot_resume == CannotResumeFallback::Close
+                    {
+                        self.forget();
+                    }
+                    let wait = self.rng.between(1, 2_000);
+                    self.after(wait, Happening::AppConnects { page });
+                }
+            }
+            Output::Wait(_) => {}
+        }
+    }
+
+    pub(super) fn restored(&mut self) {
+        let record = self.store.clone();
+        trace!(self, "restored: {record:?}");
+        if !self.page.forgot_before_restore && !self.page.is_restored {
+            self.check.restored(record.as_ref());
+        }
+        self.page.is_restored = true;
+        let clock = self.page.clock(self.now);
+        self.page.client.handle_input(clock, Input::Restored(record));
+        if self.plan.store_ms > 0 {
+            self.drain();
+        }
+    }
+
+    pub(super) fn write(&mut self, record: StoredRecord) {
+        if self.step() {
+            return;
+        }
+        if self.rng.chance(self.plan.store_fails_pct) {
+            trace!(self, "storing fails: {record:?}");
+            return;
+        }
+        trace!(self, "stored: {record:?}");
+        self.check.stored(&record, &self.plan, &self.server);
+        self.store = Some(record);
+    }
+
+    /// A new page takes the place of this one.
+    pub(super) fn load_page(&mut self) {
+        let number = self.page.number + 1;
+        self.page = Page::new(number, &self.plan);
+        for connection in &mut self.connections {
+            connection.wanted = false;
+            connection.next = None;
+        }
+        self.check.page_begins(&self.plan);
+        self.check.prompt(self.now);
+        let wait = self.rng.below(500);
+        self.after(wait, Happening::AppConnects { page: number });
+    }
+
+    pub(super) fn thaw(&mut self, tells: bool) {
+        trace!(self, "the page thaws");
+        self.page.frozen = false;
+        self.check.prompt(self.now);
+        self.input(if self.online { Input::Online } else { Input::Offline });
+        if tells {
+            self.input(Input::Awake);
+        }
+        if std::mem::take(&mut self.page.missed_wake) {
+            self.input(Input::Timer);
+        }
+        if let Some(current) = self.current() {
+            self.read(current);
+        }
+    }
+}

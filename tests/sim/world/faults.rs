@@ -1,0 +1,139 @@
+//! What goes wrong, until it is calm.
+
+use holdfast_sse::client::Input;
+
+use super::schedule::Happening;
+use super::service::Mood;
+use super::{World, trace};
+
+impl World {
+    pub(super) fn fault(&mut self) {
+        match self.rng.below(16) {
+            0 | 1 => {
+                trace!(self, "FAULT: all connections are cut");
+                self.cut_all();
+            }
+            2 => {
+                trace!(self, "FAULT: connections go dead without a sign");
+                if self.plan.heartbeat_ms > 0 {
+                    for connection in &mut self.connections {
+                        connection.broken = true;
+                        connection.next = None;
+                    }
+                }
+            }
+            3 | 4 => self.crash(),
+            5 => {
+                self.mood = self.rng.pick(&[
+                    Mood::Status(500),
+                    Mood::Status(503),
+                    Mood::Status(429),
+                    Mood::Status(401),
+                    Mood::Status(204),
+                    Mood::Status(404),
+                    Mood::WrongType,
+                    Mood::Refuses,
+                    Mood::NeverAnswers,
+                    Mood::OpensAndCloses,
+                    Mood::OpensAndCloses,
+                ]);
+                self.mood_until = self.now + self.rng.between(500, 15_000);
+                trace!(self, "FAULT: {:?} until {}", self.mood, self.mood_until);
+                self.cut_all();
+            }
+            6 => {
+                trace!(self, "FAULT: offline");
+                self.online = false;
+                if !self.page.frozen {
+                    self.input(Input::Offline);
+                }
+                let wait = self.rng.between(100, 10_000);
+                self.after(wait, Happening::Online);
+                self.cut_all();
+            }
+            7 | 8 => {
+                trace!(self, "FAULT: the page is reloaded");
+                if !self.page.frozen {
+                    self.input(Input::Flush);
+                    if !self.dead {
+                        self.check.page_leaves(&self.plan, &self.server);
+                    }
+                }
+                self.load_page();
+            }
+            9 | 10 => {
+                let steps = self.rng.below(40);
+                trace!(self, "FAULT: the page is killed in {steps} steps");
+                self.kill_in = Some(steps);
+            }
+            11 => {
+                trace!(self, "FAULT: the page is frozen");
+                if !self.page.frozen {
+                    self.input(Input::Flush);
+                    self.page.frozen = true;
+                    let wait = self.rng.between(100, 20_000);
+                    let (page, tells) = (self.page.number, self.rng.chance(70));
+                    self.after(wait, Happening::Thaw { page, tells });
+                }
+            }
+            12 => {
+                let ms = self.rng.pick(&[-3_600_000, -5_000, -300, 300, 5_000, 3_600_000]);
+                trace!(self, "FAULT: the page's clock jumps by {ms}");
+                self.page.jump(ms);
+                self.check.clock_jumped(self.now);
+            }
+            13 | 14 => self.app_changes_its_mind(),
+            _ => {
+                if !self.page.frozen && self.rng.chance(30) {
+                    self.forget();
+                    self.drain();
+                }
+            }
+        }
+    }
+
+    fn crash(&mut self) {
+        if !self.server.up {
+            return;
+        }
+        self.server.up = false;
+        match self.rng.below(if self.plan.is_ours() { 6 } else { 1 }) {
+            0..=2 => trace!(self, "FAULT: the server crashes, its log stays"),
+            3 | 4 => {
+                let count = self.rng.below(6);
+                trace!(self, "FAULT: the server crashes and loses its last {count} events");
+                self.server.lose_tail(count);
+            }
+            _ => {
+                trace!(self, "FAULT: the server crashes and loses its log");
+                self.server.lose_everything();
+            }
+        }
+        self.cut_all();
+        let wait = self.rng.between(100, 5_000);
+        self.after(wait, Happening::ServerUp);
+    }
+
+    pub(super) fn calm_down(&mut self) {
+        trace!(self, "calm from here on");
+        self.calm = true;
+        self.mood = Mood::Well;
+        self.kill_in = None;
+        self.at(self.now, Happening::ServerUp);
+        self.at(self.now, Happening::Online);
+        if self.page.frozen {
+            self.thaw(true);
+        }
+        for connection in &mut self.connections {
+            connection.breaks_after = None;
+        }
+        // Where the client cannot know that the server beats, a dead connection stays unnoticed: there a person
+        // would have to help.
+        let dead = self.current().is_some_and(|current| self.connections[current].broken);
+        if dead && self.page.client.stats().heartbeats == 0 {
+            let started = self.end_pump();
+            self.page.renew_pump();
+            self.input(Input::Reconnect { started });
+        }
+    }
+}

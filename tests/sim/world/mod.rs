@@ -1,0 +1,153 @@
+//! Everything in one thread and in virtual time: the page, the store, the network, the server and what goes wrong.
+
+mod app;
+mod driver;
+mod faults;
+mod network;
+mod schedule;
+mod service;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use holdfast_sse::client::{State, StoredRecord};
+
+use self::network::Connection;
+use self::schedule::{Entry, Happening};
+use self::service::Mood;
+use super::check::Checker;
+use super::page::Page;
+use super::plan::Plan;
+use super::rng::Rng;
+use super::server::Server;
+
+pub(crate) struct World {
+    rng: Rng,
+    plan: Plan,
+    now: u64,
+    order: u64,
+    queue: BinaryHeap<Reverse<Entry>>,
+    server: Server,
+    connections: Vec<Connection>,
+    page: Page,
+    store: Option<StoredRecord>,
+    check: Checker,
+    mood: Mood,
+    mood_until: u64,
+    online: bool,
+    calm: bool,
+    /// The page is killed after so many more steps of its task.
+    kill_in: Option<u64>,
+    dead: bool,
+    /// A handler asked for a stop or a new connection.
+    command_due: bool,
+    trace: Option<Vec<String>>,
+}
+
+/// How a run went.
+pub(crate) struct Outcome {
+    pub(crate) broken: Option<String>,
+    pub(crate) trace: Vec<String>,
+    pub(crate) deliveries: u64,
+    pub(crate) pages: u64,
+}
+
+macro_rules! trace {
+    ($world:expr, $($format:tt)*) => {
+        if let Some(trace) = &mut $world.trace {
+            trace.push(format!("{:>7} {}", $world.now, format_args!($($format)*)));
+        }
+    };
+}
+use trace;
+
+/// Runs one seed.
+pub(crate) fn run(seed: u64, traced: bool) -> Outcome {
+    let mut rng = Rng::new(seed);
+    let plan = Plan::draw(&mut rng);
+    let mut world = World {
+        now: 0,
+        order: 0,
+        queue: BinaryHeap::new(),
+        server: Server::new(&plan),
+        connections: Vec::new(),
+        page: Page::new(0, &plan),
+        store: None,
+        check: Checker::default(),
+        mood: Mood::Well,
+        mood_until: 0,
+        online: true,
+        calm: false,
+        kill_in: None,
+        dead: false,
+        command_due: false,
+        trace: traced.then(|| vec![format!("{plan:#?}")]),
+        rng,
+        plan,
+    };
+    world.play();
+    Outcome {
+        broken: world.check.broken,
+        trace: world.trace.unwrap_or_default(),
+        deliveries: world.check.deliveries,
+        pages: world.page.number + 1,
+    }
+}
+
+impl World {
+    fn play(&mut self) {
+        let fault_ms = self.plan.fault_ms;
+        for _ in 0..self.plan.faults {
+            let at = self.rng.below(fault_ms);
+            self.at(at, Happening::Fault);
+        }
+        self.at(fault_ms, Happening::Calm);
+        let first = self.rng.below(2_000);
+        self.at(first, Happening::Publish);
+        if self.plan.heartbeat_ms > 0 {
+            self.at(self.plan.heartbeat_ms, Happening::Beat);
+        }
+        self.check.page_begins(&self.plan);
+        self.at(0, Happening::AppConnects { page: 0 });
+        let end = fault_ms + self.plan.recovery_ms();
+        while self.check.broken.is_none() {
+            let Some(Reverse(entry)) = self.queue.pop() else { break };
+            // Each hole takes one more connection.
+            if entry.at > end + self.server.holes * (self.plan.config.retry.max_delay_ms + 2_000) {
+                break;
+            }
+            self.now = self.now.max(entry.at);
+            self.happen(entry.what);
+            if std::mem::take(&mut self.command_due) && !self.dead {
+                self.app_changes_its_mind();
+            }
+            if self.dead {
+                self.dead = false;
+                trace!(self, "the page is killed");
+                self.load_page();
+            }
+            if !self.page.frozen {
+                self.check.task_ends(self.now, &self.plan, &self.server);
+            }
+            // The head is reached and nothing is under way: the rest would be quiet.
+            if self.calm
+                && self.now > fault_ms + 6_000
+                && self.page.client.state() == State::Open
+                && self.page.client.is_drained()
+                && self.check.has_reached_head(&self.server)
+            {
+                break;
+            }
+        }
+        if self.check.broken.is_none() {
+            if self.page.client.state() != State::Open {
+                let state = self.page.client.state();
+                self.check.broken = Some(format!("long after the last fault the stream is {state:?}"));
+            }
+            self.check.run_ends(&self.server);
+        }
+        if let Some(broken) = self.check.broken.clone() {
+            trace!(self, "BROKEN: {broken}");
+        }
+    }
+}

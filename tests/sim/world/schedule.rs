@@ -1,0 +1,157 @@
+//! What happens when: everything that is under way waits in one queue, in the order of virtual time.
+
+use std::cmp::{Ordering, Reverse};
+
+use holdfast_sse::client::{Input, StoredRecord};
+
+use super::network::Arrival;
+use super::{World, trace};
+
+#[derive(Debug)]
+pub(super) enum Happening {
+    Wake { page: u64, wake: u64 },
+    Ask { connection: usize },
+    Arrive { connection: usize, arrival: Arrival },
+    LateFrame { connection: usize, index: usize },
+    HandlerEnds { page: u64, pump: u64, token: u64 },
+    TryAgain { page: u64, pump: u64, token: u64 },
+    Restored { page: u64 },
+    Stored { page: u64, record: StoredRecord },
+    AppConnects { page: u64 },
+    Publish,
+    Beat,
+    Fault,
+    ServerUp,
+    Online,
+    Thaw { page: u64, tells: bool },
+    Calm,
+}
+
+/// Happenings of one time keep the order in which they were asked for.
+pub(super) struct Entry {
+    pub(super) at: u64,
+    order: u64,
+    pub(super) what: Happening,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+impl World {
+    pub(super) fn at(&mut self, at: u64, what: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse(Entry { at, order: self.order, what }));
+    }
+
+    pub(super) fn after(&mut self, ms: u64, what: Happening) {
+        self.at(self.now + ms, what);
+    }
+
+    pub(super) fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Wake { page, wake } if page == self.page.number && wake == self.page.wake => {
+                self.page.wake_at = None;
+                if self.page.frozen {
+                    self.page.missed_wake = true;
+                } else {
+                    self.input(Input::Timer);
+                }
+            }
+            Happening::Ask { connection } => self.ask(connection),
+            Happening::Arrive { connection, arrival } => {
+                self.connections[connection].inbox.push_back(arrival);
+                self.read(connection);
+            }
+            Happening::LateFrame { connection, index } => {
+                let bytes = self.server.event(index);
+                self.send(connection, bytes);
+            }
+            Happening::HandlerEnds { page, pump, token } if page == self.page.number => {
+                if self.page.frozen {
+                    self.after(50, Happening::HandlerEnds { page, pump, token });
+                } else {
+                    self.handler_ends(pump, token);
+                }
+            }
+            Happening::TryAgain { page, pump, token } if page == self.page.number => {
+                if self.page.frozen {
+                    self.after(50, Happening::TryAgain { page, pump, token });
+                } else {
+                    self.try_again(pump, token);
+                }
+            }
+            Happening::Restored { page } if page == self.page.number => {
+                if self.page.frozen {
+                    self.after(50, Happening::Restored { page });
+                } else {
+                    self.restored();
+                }
+            }
+            Happening::Stored { page, record } if page == self.page.number => self.write(record),
+            Happening::AppConnects { page } if page == self.page.number => {
+                if self.page.frozen {
+                    self.after(50, Happening::AppConnects { page });
+                } else {
+                    trace!(self, "app: connect()");
+                    self.check.prompt(self.now);
+                    self.page.renew_pump();
+                    self.tell_network();
+                    self.input(Input::Connect);
+                }
+            }
+            // Of an earlier page, or an earlier timer.
+            Happening::Wake { .. }
+            | Happening::HandlerEnds { .. }
+            | Happening::TryAgain { .. }
+            | Happening::Restored { .. }
+            | Happening::Stored { .. }
+            | Happening::AppConnects { .. } => {}
+            Happening::Publish => self.publish(),
+            Happening::Beat => {
+                for connection in 0..self.connections.len() {
+                    if self.connections[connection].next.is_some() {
+                        let bytes = self.server.beat();
+                        self.send(connection, bytes);
+                    }
+                }
+                self.after(self.plan.heartbeat_ms, Happening::Beat);
+            }
+            Happening::Fault if self.calm => {}
+            Happening::Fault => self.fault(),
+            Happening::ServerUp => {
+                trace!(self, "the server is up again");
+                self.server.up = true;
+            }
+            Happening::Online => {
+                if !self.online {
+                    trace!(self, "online");
+                    self.online = true;
+                    self.check.prompt(self.now);
+                    if !self.page.frozen {
+                        self.input(Input::Online);
+                    }
+                }
+            }
+            Happening::Thaw { page, tells } => {
+                if page == self.page.number && self.page.frozen {
+                    self.thaw(tells);
+                }
+            }
+            Happening::Calm => self.calm_down(),
+        }
+    }
+}
