@@ -3,7 +3,7 @@
 
 mod client_support;
 
-use client_support::{Scenario, event, exact, status};
+use client_support::{Scenario, event, exact, heartbeat, status};
 use holdfast_sse::client::{Code, Config, Decision, Head, Input, LivenessConfig, RequestId, State};
 
 fn html() -> Head {
@@ -62,8 +62,9 @@ fn a_decision_about_an_earlier_request_is_ignored() {
 fn the_reading_pauses_at_the_allowed_number_and_not_before() {
     let liveness = LivenessConfig { timeout_ms: 1_000, grace_ms: 0 };
     let config = Config { unfinished_max: 3, liveness: Some(liveness), ..exact() };
-    let mut scenario = Scenario::opened(config).asynchronous();
-    scenario.bytes(format!(": beats\n\n{}{}", event("1", "a"), event("2", "b")));
+    let mut scenario = Scenario::opened(config);
+    scenario.bytes(heartbeat(100)).sync = false;
+    scenario.bytes(event("1", "a") + &event("2", "b"));
     assert!(scenario.client.is_drained(), "one more may come");
     scenario.bytes(event("3", "c"));
     assert!(!scenario.client.is_drained());
