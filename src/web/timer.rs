@@ -25,12 +25,9 @@ impl WakeUp {
         self.pending = Some((now_ms + wait, Timeout::new(wait as u32, wake)));
     }
 
-    /// The timer has fired.
+    /// The timer has fired: its closure is given back.
     pub(crate) fn fired(&mut self) {
-        // Dropping it would cancel it, which is harmless but a call into JavaScript.
-        if let Some((_, timeout)) = self.pending.take() {
-            timeout.forget();
-        }
+        self.pending = None;
     }
 }
 
