@@ -231,6 +231,22 @@ async fn the_end_of_an_old_epoch_is_resumed_without_a_word() {
     check(format!("{new}-3"), &all, true).await;
 }
 
+/// A client that saw an empty channel comes back after the log began anew: it waits, like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_before_an_epoch_without_events_waits_at_the_head() {
+    let (hub, router, log) = memory(Retention::default(), StreamOptions { heartbeat_ms: 20, ..options() });
+    drop(ask(&router, get("/stream/a")).await);
+    let old = log.epoch(0).expect("the first epoch");
+    log.begin_epoch().await.expect("a new epoch");
+    let mut reader = ask(&router, resume("/stream/a", &format!("{old}-0"))).await;
+    let beats = async { while reader.any().await.expect("a stream").name != "system.heartbeat" {} };
+    tokio::time::timeout(Duration::from_secs(10), beats)
+        .await
+        .expect("it beats instead of turning round and round");
+    publish(&hub, 1..=1).await;
+    assert_eq!(reader.event().await.expect("the event").sequence(), 1);
+}
+
 // K24, and the kit's heartbeats that carried an id
 #[tokio::test(start_paused = true)]
 async fn heartbeats_come_in_time_and_move_no_cursor() {

@@ -37,6 +37,8 @@ pub(crate) async fn open(hub: &Arc<Inner>, channel: &str, asked: StreamRequest) 
         return Err(Refusal::unavailable("overload_reject", "refused by order of /debug/refuse", left_ms));
     }
     let channel = hub.log.channel(channel).map_err(refusal)?;
+    // A drain that begins between the two reaches this stream, too.
+    let drain = hub.drain.subscribe();
     let ticket = hub.admit()?;
     // The head is watched before the bounds are read, so that nothing falls between the two.
     let head = channel.head();
@@ -54,7 +56,7 @@ pub(crate) async fn open(hub: &Arc<Inner>, channel: &str, asked: StreamRequest) 
         stream_id: clock::named_id("stream"),
         trace_id: asked.trace_id,
         heartbeat: heartbeat(hub.options.heartbeat_ms),
-        drain: hub.drain.subscribe(),
+        drain,
         close_at: None,
         trouble,
         over: false,
@@ -333,6 +335,10 @@ impl Subscription {
             None => bounds.distance(self.place, bounds.head),
         };
         if missing == 0 {
+            // Nothing is left where we stand, though the head has moved on: an epoch that began without an event.
+            if first.is_none() {
+                self.place = bounds.head;
+            }
             return Ok(false);
         }
         let mut refused = resume::gap(self.place, &bounds).unwrap_or(Refused {
