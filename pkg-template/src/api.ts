@@ -8,6 +8,9 @@ export { type ErrorCode, SSEError } from './errors.js';
 export { type EventMap, StreamEvent, type StreamEventOf } from './event.js';
 export { WasmLoadError, type WasmSource } from './loader.js';
 export * from './options.js';
+export {
+  type EventIdStorage, IndexedDBStorage, LocalStorageAdapter, MemoryStorage, SessionStorageAdapter,
+} from './storage.js';
 
 /** The version of the core. */
 export async function version(): Promise<string> {

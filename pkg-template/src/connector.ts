@@ -8,6 +8,7 @@ import { guarded, loadCore, onTrap } from './core.js';
 import { memory } from './loader.js';
 import type { ConnectionState, ConnectOptions, Fresh, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
+import { StoreKeeper } from './storage.js';
 
 /** Waits before a failed handler is called again: doubled from the first to the second. */
 const HANDLER_RETRY_MS_MIN = 100;
@@ -45,6 +46,8 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   /** The cursor as last stored: should the core fail, the stream goes on from here in a new one. */
   #lastEventId = '';
   #forgetTrap: (() => void) | undefined;
+  /** Drives the app's own store, where there is one. */
+  #keeper: StoreKeeper | undefined;
 
   constructor(url: Fresh<string | URL>, options: ConnectOptions<Map> = {}) {
     this.#url = url;
@@ -166,6 +169,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       this.#fail(error);
       return;
     }
+    this.#keeper ??= this.#makeKeeper();
     this.#forgetTrap = onTrap((message) => this.#trapped(message));
   }
 
@@ -281,10 +285,29 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       }
     },
     notify: (notice) => this.#notice(notice),
-    committed: (cursor) => {
+    committed: (cursor, done) => {
       this.#lastEventId = cursor;
+      this.#keeper?.save(cursor, done ?? []);
+    },
+    restore: () => {
+      const core = this.#core;
+      void this.#keeper?.load().then((record) => {
+        if (core === this.#core) guarded(() => core?.restored(record?.cursor, record?.done));
+      });
     },
   };
+
+  /** Made once the options are known to be valid, and kept when the core is replaced. */
+  #makeKeeper(): StoreKeeper | undefined {
+    const { eventIdStorage, persistLastEventId, timeout } = this.#options;
+    if (eventIdStorage === undefined || persistLastEventId === false) return undefined;
+    return new StoreKeeper(eventIdStorage, timeout, {
+      // A store of the app's is app code.
+      enter: () => { this.#inApp += 1; },
+      leave: () => this.#leave(),
+      failed: (message, cause) => this.#tellError(new SSEError('storage_unavailable', message, { cause, willRetry: true })),
+    });
+  }
 
   #notice(notice: Notice): void {
     const { kind, ...info } = notice as Notice & Record<string, never>;

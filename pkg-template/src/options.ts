@@ -2,6 +2,7 @@
 
 import type { SSEError } from './errors.js';
 import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
+import type { EventIdStorage } from './storage.js';
 
 /** A value, or a function that gives one, asked anew at each attempt; it may be asynchronous. */
 export type Fresh<T> = T | (() => T | Promise<T>);
@@ -180,8 +181,13 @@ export interface ConnectOptions<Map extends EventMap = EventMap> {
   timeout?: number;
 
   // Resume
-  /** Keep the cursor in localStorage, so that a reload resumes. Default false. */
+  /**
+   * Keep the cursor, so that a reload or a restart resumes: in `eventIdStorage`, else in sessionStorage for this tab and
+   * localStorage for new ones. Default false; true where an `eventIdStorage` is given.
+   */
   persistLastEventId?: boolean;
+  /** Where the cursor is kept, in place of the browser's storage: one of ours, or any object with the three methods. */
+  eventIdStorage?: EventIdStorage;
   /** Name of the stored cursor. Default: origin and path of the URL, never its query. */
   persistKey?: string;
   /** Default 'start_fresh'. */

@@ -4,7 +4,7 @@ use js_sys::{Array, Function};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
-use crate::client::{Batch, Notice};
+use crate::client::{Batch, Notice, StoredRecord};
 
 #[wasm_bindgen(typescript_custom_section)]
 const HOST: &str = r#"
@@ -18,8 +18,10 @@ export interface Host {
     firstToken: number, newNames: string[] | undefined, notices: Notice[] | undefined,
   ): number;
   notify(notice: Notice): void;
-  /** The cursor moved to here: everything up to it is processed. */
-  committed(cursor: string): void;
+  /** The cursor moved to here: everything up to it is processed, and so are the ids in `done`. */
+  committed(cursor: string, done: string[] | undefined): void;
+  /** Load the cursor from the app's own store; answered with `restored`. */
+  restore(): void;
 }
 /** One of the core's notices; `kind` names the callback. */
 export type Notice = { kind: string } & Record<string, unknown>;
@@ -50,7 +52,10 @@ extern "C" {
     fn notify(this: &Host, notice: JsValue);
 
     #[wasm_bindgen(method, structural)]
-    pub(crate) fn committed(this: &Host, cursor: &str);
+    fn committed(this: &Host, cursor: &str, done: Option<Array>);
+
+    #[wasm_bindgen(method, structural)]
+    pub(crate) fn restore(this: &Host);
 }
 
 impl Host {
@@ -71,6 +76,11 @@ impl Host {
             call.notices.clone(),
         );
         finished as u64
+    }
+
+    pub(crate) fn tell_committed(&self, record: &StoredRecord) {
+        let done: Array = record.done.iter().map(|id| JsValue::from_str(id)).collect();
+        self.committed(&record.cursor, Some(done).filter(|done| done.length() > 0));
     }
 
     pub(crate) fn notify_app(&self, notice: &Notice) {

@@ -34,7 +34,7 @@ const CALLBACKS: [&str; 16] = [
     "fetch",
 ];
 
-const VALUES: [&str; 25] = [
+const VALUES: [&str; 26] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
@@ -43,6 +43,7 @@ const VALUES: [&str; 25] = [
     "debug",
     "persistLastEventId",
     "persistKey",
+    "eventIdStorage",
     "cannotResumeFallback",
     "enableLivenessCheck",
     "livenessTimeoutMs",
@@ -75,6 +76,8 @@ pub(crate) struct WebOptions {
     pub(crate) trace_id: Option<String>,
     /// The key of the stored cursor; `None` does not persist.
     pub(crate) persist_key: Option<String>,
+    /// The app brought a store along: TypeScript loads from it and saves to it.
+    pub(crate) app_keeps_cursor: bool,
     pub(crate) credentials: Option<String>,
     pub(crate) fetch: Option<Function>,
     /// The cursor goes into this query parameter instead of the `Last-Event-ID` header.
@@ -118,7 +121,9 @@ impl WebOptions {
         config.report_duplicates = root.function("onDuplicate")?.is_some();
         config.rng_seed = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
 
-        let persist = root.flag("persistLastEventId")?.unwrap_or(false);
+        let persist = root.flag("persistLastEventId")?;
+        let app_keeps_cursor = check_store(&root)? && persist != Some(false);
+        let persist = persist.unwrap_or(false) && !app_keeps_cursor;
         let persist_key = root.string("persistKey")?;
         let persist_key = match (persist, persist_key, &known_url) {
             (false, _, _) => None,
@@ -139,6 +144,7 @@ impl WebOptions {
             headers,
             trace_id: root.string("traceId")?,
             persist_key,
+            app_keeps_cursor,
             credentials: root.choice("credentials", &["omit", "same-origin", "include"])?,
             fetch: root.function("fetch")?,
             last_event_id_param: root.string("lastEventIdParam")?,
@@ -250,6 +256,18 @@ pub(crate) fn parse_url(text: &str) -> Result<web_sys::Url, String> {
     } else {
         Err(format!("the URL {text:?} is not one of http or https"))
     }
+}
+
+/// Whether the app brought a store along.
+fn check_store(root: &Fields<'_>) -> Result<bool, InvalidOption> {
+    let store = root.get("eventIdStorage");
+    let is_store = ["get", "set", "clear"]
+        .iter()
+        .all(|name| Reflect::get(&store, &(*name).into()).is_ok_and(|method| method.is_function()));
+    if store.is_undefined() || is_store {
+        return Ok(!store.is_undefined());
+    }
+    Err(root.invalid("eventIdStorage", "an object with the methods get, set and clear", &store))
 }
 
 fn check_headers(root: &Fields<'_>) -> Result<JsValue, InvalidOption> {

@@ -1,19 +1,29 @@
-//! The stored cursor: one record a stream in localStorage, `{v, cursor, done, at}`.
+//! The stored cursor in a browser: one record a stream, `{v, cursor, done, at}`.
+//!
+//! Each tab keeps its own record in sessionStorage, which wins on reload: it is what this tab has processed. In
+//! localStorage stands what a new tab begins with; of several tabs only the holder of a Web Lock writes it, so that
+//! they do not take turns with cursors of different age.
 //!
 //! Storage may be full, denied, corrupt or not there at all (a worker). Then the stream goes on from memory, and
-//! the app is told once.
+//! the app is told once. Stores that an app brings along are driven in TypeScript.
 
-use gloo_storage::{LocalStorage, Storage};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use gloo_storage::{LocalStorage, SessionStorage, Storage};
+use js_sys::{Function, Promise, Reflect};
 use serde::Serialize;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 
-use super::host::global;
+use super::host::{as_function, global};
 use crate::client::StoredRecord;
 
 /// The format's version; any other is treated as absent.
 const VERSION: u32 = 1;
 const PREFIX: &str = "holdfast:1:";
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Stored {
     v: u32,
     #[serde(flatten)]
@@ -24,20 +34,59 @@ struct Stored {
 
 pub(crate) struct CursorStore {
     key: Option<String>,
+    shared: Rc<Shared>,
+    lock: Option<TabLock>,
     told: bool,
+}
+
+/// What the lock's callback needs of the store.
+#[derive(Default)]
+struct Shared {
+    /// This tab writes localStorage. Stays after the lock was given back: what handlers finish late belongs there, too.
+    is_writer: Cell<bool>,
+    /// Written as soon as this tab may.
+    latest: RefCell<Option<Stored>>,
 }
 
 impl CursorStore {
     /// A store under `persist_key`, or none.
     pub(crate) fn new(persist_key: Option<&str>) -> Self {
-        Self { key: persist_key.map(|key| format!("{PREFIX}{key}")), told: false }
+        let key = persist_key.map(|key| format!("{PREFIX}{key}"));
+        Self { key, shared: Rc::default(), lock: None, told: false }
+    }
+
+    /// The stream begins: this tab wants to be the one that writes localStorage.
+    pub(crate) fn hold(&mut self) {
+        if self.lock.is_some() {
+            return;
+        }
+        let Some(key) = self.key.clone() else { return };
+        let (shared, name) = (Rc::clone(&self.shared), key.clone());
+        self.lock = TabLock::request(&name, move || {
+            shared.is_writer.set(true);
+            if let Some(stored) = shared.latest.take() {
+                // Should it fail, the next one is told of.
+                let _ = LocalStorage::set(&key, stored);
+            }
+        });
+        // Where there are no locks every tab writes, as best it can.
+        self.shared.is_writer.set(self.lock.is_none());
+    }
+
+    /// The stream has ended: another tab may write.
+    pub(crate) fn let_go(&mut self) {
+        self.lock = None;
     }
 
     /// What an earlier page stored, or why it cannot be had.
     pub(crate) fn load(&mut self) -> (Option<StoredRecord>, Option<String>) {
         let Some(key) = &self.key else { return (None, None) };
         if !is_available() {
-            return (None, self.tell("there is no localStorage here, or the browser denies it"));
+            return (None, self.tell(UNAVAILABLE));
+        }
+        let own = SessionStorage::raw().get_item(key).ok().flatten().and_then(|text| read(&text).ok().flatten());
+        if own.is_some() {
+            return (own, None);
         }
         match LocalStorage::raw().get_item(key) {
             Ok(None) => (None, None),
@@ -53,14 +102,34 @@ impl CursorStore {
     pub(crate) fn save(&mut self, record: StoredRecord) -> Option<String> {
         let key = self.key.as_ref()?;
         if !is_available() {
-            return self.tell("there is no localStorage here, or the browser denies it");
+            return self.tell(UNAVAILABLE);
         }
         let saved = if record.cursor.is_empty() && record.done.is_empty() {
-            LocalStorage::raw().remove_item(key).is_ok()
+            self.shared.latest.take();
+            let cleared = SessionStorage::raw().remove_item(key).is_ok();
+            cleared && (!self.shared.is_writer.get() || LocalStorage::raw().remove_item(key).is_ok())
         } else {
-            LocalStorage::set(key, Stored { v: VERSION, record, at: js_sys::Date::now() }).is_ok()
+            let stored = Stored { v: VERSION, record, at: js_sys::Date::now() };
+            let own = SessionStorage::set(key, stored.clone()).is_ok();
+            if self.shared.is_writer.get() {
+                own && LocalStorage::set(key, stored).is_ok()
+            } else {
+                *self.shared.latest.borrow_mut() = Some(stored);
+                own
+            }
         };
         if saved { None } else { self.tell("writing to localStorage failed (full?)") }
+    }
+
+    /// Removes what is stored for new tabs, too, whoever writes it: a logout.
+    pub(crate) fn clear(&self) {
+        if let Some(key) = &self.key
+            && is_available()
+        {
+            self.shared.latest.take();
+            LocalStorage::delete(key);
+            SessionStorage::delete(key);
+        }
     }
 
     fn tell(&mut self, what: &str) -> Option<String> {
@@ -69,10 +138,15 @@ impl CursorStore {
     }
 }
 
+const UNAVAILABLE: &str =
+    "there is no localStorage here, or the browser denies it (the option eventIdStorage takes another store)";
+
 /// gloo-storage panics where there is no storage; browsers throw at the mere mention of a denied one.
 fn is_available() -> bool {
     global("localStorage").is_some()
-        && web_sys::window().is_some_and(|window| matches!(window.local_storage(), Ok(Some(_))))
+        && web_sys::window().is_some_and(|window| {
+            matches!(window.local_storage(), Ok(Some(_))) && matches!(window.session_storage(), Ok(Some(_)))
+        })
 }
 
 struct Unreadable;
@@ -80,10 +154,49 @@ struct Unreadable;
 /// Another version counts as absent, whatever else it holds: it is not ours to judge.
 fn read(text: &str) -> Result<Option<StoredRecord>, Unreadable> {
     let value = js_sys::JSON::parse(text).map_err(|_| Unreadable)?;
-    let version =
-        js_sys::Reflect::get(&value, &"v".into()).ok().and_then(|v| v.as_f64()).ok_or(Unreadable)?;
+    let version = Reflect::get(&value, &"v".into()).ok().and_then(|v| v.as_f64()).ok_or(Unreadable)?;
     if version != f64::from(VERSION) {
         return Ok(None);
     }
     serde_wasm_bindgen::from_value(value).map(Some).map_err(|_| Unreadable)
+}
+
+/// A Web Lock, or the wish for one; given back when it is dropped.
+struct TabLock {
+    controller: web_sys::AbortController,
+    release: Rc<RefCell<Option<Function>>>,
+    /// The browser calls it when the lock is ours.
+    _granted: Closure<dyn FnMut(JsValue) -> JsValue>,
+}
+
+impl TabLock {
+    /// `None` where there are no locks: an old browser, or a page that is not secure.
+    fn request(name: &str, on_granted: impl Fn() + 'static) -> Option<Self> {
+        let locks = Reflect::get(&global("navigator")?, &"locks".into()).ok()?;
+        let request = as_function(&Reflect::get(&locks, &"request".into()).ok()?)?;
+        let controller = web_sys::AbortController::new().ok()?;
+        let options = js_sys::Object::new();
+        Reflect::set(&options, &"signal".into(), &controller.signal()).ok()?;
+        let release: Rc<RefCell<Option<Function>>> = Rc::default();
+        let resolver = Rc::clone(&release);
+        let granted = Closure::new(move |_| {
+            on_granted();
+            Promise::new(&mut |resolve, _| *resolver.borrow_mut() = Some(resolve)).into()
+        });
+        let promise = request.call3(&locks, &name.into(), &options, granted.as_ref()).ok()?;
+        // Ends with an AbortError where it was never granted.
+        spawn_local(async move {
+            let _ = JsFuture::from(promise.unchecked_into::<Promise>()).await;
+        });
+        Some(Self { controller, release, _granted: granted })
+    }
+}
+
+impl Drop for TabLock {
+    fn drop(&mut self) {
+        self.controller.abort();
+        if let Some(release) = self.release.take() {
+            let _ = release.call0(&JsValue::UNDEFINED);
+        }
+    }
 }
