@@ -4,6 +4,7 @@ import { loadCore } from './core.js';
 import { version as coreVersion } from './glue/core.js';
 
 export { connectSSE, SSEConnector } from './connector.js';
+export * from './constants.js';
 export { type ErrorCode, SSEError } from './errors.js';
 export { type EventMap, StreamEvent, type StreamEventOf } from './event.js';
 export { WasmLoadError, type WasmSource } from './loader.js';

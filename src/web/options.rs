@@ -63,8 +63,8 @@ const VALUES: [&str; 26] = [
     "lastEventIdParam",
 ];
 
-const RETRY_POLICY: [&str; 6] =
-    ["baseDelayMs", "maxDelayMs", "maxAttempts", "maxRetryTimeMs", "jitterPct", "multiplier"];
+const RETRY_POLICY: [&str; 7] =
+    ["baseDelayMs", "maxDelayMs", "maxAttempts", "maxRetryTimeMs", "jitterPct", "jitterKind", "multiplier"];
 
 /// Everything that the web side needs to know about one stream.
 pub(crate) struct WebOptions {
@@ -172,9 +172,14 @@ fn read_config(root: &Fields<'_>) -> Result<Config, InvalidOption> {
     set(&mut dedupe.ttl_ms, root.ms("dedupeTtlMs", 0.0)?);
     config.dedupe = root.flag("enableDedupe")?.unwrap_or(true).then_some(dedupe);
 
-    let rule = root.choice("orderingRule", &["SEQUENCE", "NONE"])?;
-    let ordered = root.flag("enableOrdering")?.unwrap_or(true) && rule.as_deref() != Some("NONE");
-    config.ordering.rule = if ordered { OrderingRule::Sequence } else { OrderingRule::None };
+    let rule = root.choice("orderingRule", &["SEQUENCE", "EVENT_ID", "TIMESTAMP", "NONE"])?;
+    config.ordering.rule = match rule.as_deref() {
+        _ if root.flag("enableOrdering")? == Some(false) => OrderingRule::None,
+        Some("EVENT_ID") => OrderingRule::EventId,
+        Some("TIMESTAMP") => OrderingRule::Timestamp,
+        Some("NONE") => OrderingRule::None,
+        _ => OrderingRule::Sequence,
+    };
     match root.choice("outOfOrderPolicy", &["DROP", "DROP_WITH_CALLBACK", "ACCEPT"])?.as_deref() {
         Some("DROP") => config.ordering.policy = OutOfOrderPolicy::Drop,
         Some("ACCEPT") => config.ordering.policy = OutOfOrderPolicy::Accept,
@@ -201,6 +206,9 @@ fn read_retry_policy(root: &Fields<'_>) -> Result<RetryPolicy, InvalidOption> {
     set(&mut policy.multiplier, fields.number("multiplier", 1.0, 100.0)?);
     if let Some(share) = fields.number("jitterPct", 0.0, 1.0)? {
         policy.jitter = Jitter::Proportional(share);
+    }
+    if fields.choice("jitterKind", &["proportional", "full"])?.as_deref() == Some("full") {
+        policy.jitter = Jitter::Full;
     }
     policy.max_attempts = fields
         .number("maxAttempts", 0.0, f64::INFINITY)?

@@ -84,7 +84,8 @@ impl CursorStore {
         if !is_available() {
             return (None, self.tell(UNAVAILABLE));
         }
-        let own = SessionStorage::raw().get_item(key).ok().flatten().and_then(|text| read(&text).ok().flatten());
+        let own =
+            SessionStorage::raw().get_item(key).ok().flatten().and_then(|text| read(&text).ok().flatten());
         if own.is_some() {
             return (own, None);
         }
