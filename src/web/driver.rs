@@ -181,7 +181,7 @@ impl Driver {
             Output::Deliver => self.deliver(),
             Output::Commit(record) => {
                 self.host.tell_committed(&record);
-                let problem = self.store.borrow_mut().save(record);
+                let problem = self.store.borrow_mut().save(&record);
                 self.storage_problem(problem);
             }
             Output::Notify(notice) => self.host.notify_app(&notice),

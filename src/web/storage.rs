@@ -12,25 +12,16 @@ use std::rc::Rc;
 
 use gloo_storage::{LocalStorage, SessionStorage, Storage};
 use js_sys::{Function, Promise, Reflect};
-use serde::Serialize;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use super::host::{as_function, global};
 use crate::client::StoredRecord;
+use crate::wire::json;
 
 /// The format's version; any other is treated as absent.
-const VERSION: u32 = 1;
+const VERSION: f64 = 1.0;
 const PREFIX: &str = "holdfast:1:";
-
-#[derive(Clone, Serialize)]
-struct Stored {
-    v: u32,
-    #[serde(flatten)]
-    record: StoredRecord,
-    /// When it was written, in milliseconds since 1970: for people who look at it.
-    at: f64,
-}
 
 pub(crate) struct CursorStore {
     key: Option<String>,
@@ -45,7 +36,7 @@ struct Shared {
     /// This tab writes localStorage. Stays after the lock was given back: what handlers finish late belongs there, too.
     is_writer: Cell<bool>,
     /// Written as soon as this tab may.
-    latest: RefCell<Option<Stored>>,
+    latest: RefCell<Option<String>>,
 }
 
 impl CursorStore {
@@ -64,9 +55,9 @@ impl CursorStore {
         let (shared, name) = (Rc::clone(&self.shared), key.clone());
         self.lock = TabLock::request(&name, move || {
             shared.is_writer.set(true);
-            if let Some(stored) = shared.latest.take() {
+            if let Some(text) = shared.latest.take() {
                 // Should it fail, the next one is told of.
-                let _ = LocalStorage::set(&key, stored);
+                let _ = LocalStorage::raw().set_item(&key, &text);
             }
         });
         // Where there are no locks every tab writes, as best it can.
@@ -100,7 +91,7 @@ impl CursorStore {
     }
 
     /// Stores `record`; answers what the app must be told, once.
-    pub(crate) fn save(&mut self, record: StoredRecord) -> Option<String> {
+    pub(crate) fn save(&mut self, record: &StoredRecord) -> Option<String> {
         let key = self.key.as_ref()?;
         if !is_available() {
             return self.tell(UNAVAILABLE);
@@ -110,12 +101,12 @@ impl CursorStore {
             let cleared = SessionStorage::raw().remove_item(key).is_ok();
             cleared && (!self.shared.is_writer.get() || LocalStorage::raw().remove_item(key).is_ok())
         } else {
-            let stored = Stored { v: VERSION, record, at: js_sys::Date::now() };
-            let own = SessionStorage::set(key, stored.clone()).is_ok();
+            let text = write(&record);
+            let own = SessionStorage::raw().set_item(key, &text).is_ok();
             if self.shared.is_writer.get() {
-                own && LocalStorage::set(key, stored).is_ok()
+                own && LocalStorage::raw().set_item(key, &text).is_ok()
             } else {
-                *self.shared.latest.borrow_mut() = Some(stored);
+                *self.shared.latest.borrow_mut() = Some(text);
                 own
             }
         };
@@ -150,13 +141,31 @@ fn is_available() -> bool {
         })
 }
 
+/// By hand: a serialiser for this one object would be a tenth of the whole module.
+fn write(record: &StoredRecord) -> String {
+    let mut text = String::from("{\"v\":1,\"cursor\":");
+    json::write_string(&mut text, &record.cursor);
+    text.push_str(",\"done\":[");
+    for (index, id) in record.done.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        json::write_string(&mut text, id);
+    }
+    // When it was written, in milliseconds since 1970: for people who look at it.
+    text.push_str("],\"at\":");
+    text.push_str(&(js_sys::Date::now() as u64).to_string());
+    text.push('}');
+    text
+}
+
 struct Unreadable;
 
 /// Another version counts as absent, whatever else it holds: it is not ours to judge.
 fn read(text: &str) -> Result<Option<StoredRecord>, Unreadable> {
     let value = js_sys::JSON::parse(text).map_err(|_| Unreadable)?;
     let version = Reflect::get(&value, &"v".into()).ok().and_then(|v| v.as_f64()).ok_or(Unreadable)?;
-    if version != f64::from(VERSION) {
+    if version != VERSION {
         return Ok(None);
     }
     serde_wasm_bindgen::from_value(value).map(Some).map_err(|_| Unreadable)
