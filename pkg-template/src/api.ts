@@ -11,6 +11,8 @@ export * from './event-id.js';
 export { type ErrorCode, SSEError } from './errors.js';
 export { type EventMap, StreamEvent, type StreamEventOf } from './event.js';
 export { WasmLoadError, type WasmSource } from './loader.js';
+export * from './logger.js';
+export * from './metrics.js';
 export * from './options.js';
 export { createSSEParser, type ParsedEvent, type ParserOptions, parseSSEChunk, type SSEParser } from './parser.js';
 export {

@@ -6,8 +6,10 @@ import type { EventMap, StreamEventOf } from './event.js';
 import { Connector as Core, type Host, type Notice } from './glue/core.js';
 import { guarded, loadCore, onTrap } from './core.js';
 import { memory } from './loader.js';
+import { Observer } from './observer.js';
 import type { ConnectionState, ConnectOptions, Fresh, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
+import { redact } from './redact.js';
 import { StoreKeeper } from './storage.js';
 
 /** Waits before a failed handler is called again: doubled from the first to the second. */
@@ -48,11 +50,16 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   #forgetTrap: (() => void) | undefined;
   /** Drives the app's own store, where there is one. */
   #keeper: StoreKeeper | undefined;
+  /** Where there is a metricsSink or a logger. */
+  readonly #observer: Observer | undefined;
 
   constructor(url: Fresh<string | URL>, options: ConnectOptions<Map> = {}) {
     this.#url = url;
     this.#options = options;
     this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1);
+    if (options.metricsSink !== undefined || options.logger !== undefined) {
+      this.#observer = new Observer(options, { enter: () => { this.#inApp += 1; }, leave: () => this.#leave() });
+    }
   }
 
   /** Where the connection stands. */
@@ -250,6 +257,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   #tellError(error: SSEError): void {
     const { onError } = this.#options;
     if (this.#options.debug === true) console.debug('[holdfast]', error);
+    this.#observer?.error(error);
     if (typeof onError === 'function') this.#call(onError, error);
     // Errors that the connector deals with by itself are no news to a page that does not ask for them.
     else if (!error.willRetry) reportUnhandled(error);
@@ -281,6 +289,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
       try {
         return this.#pump.deliver(batch);
       } finally {
+        if (this.#observer?.wantsCounters === true) this.#observeCounters();
         this.#leave();
       }
     },
@@ -312,7 +321,9 @@ export class SSEConnector<Map extends EventMap = EventMap> {
   #notice(notice: Notice): void {
     const { kind, ...info } = notice as Notice & Record<string, never>;
     const options = this.#options;
-    if (options.debug === true) console.debug('[holdfast]', kind, info);
+    if (options.debug === true) console.debug('[holdfast]', kind, redact(info));
+    if (kind === 'close' && this.#observer?.wantsCounters === true) this.#observeCounters();
+    this.#observer?.notice(kind, kind === 'open' ? { url: this.#shownUrl, ...info } : info);
     switch (kind) {
       case 'stateChange':
         this.#state = (info as unknown as { to: ConnectionState }).to;
@@ -336,6 +347,11 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     }
   }
 
+  #observeCounters(): void {
+    const { eventsReceived = 0, outOfOrder = 0 } = this.#ask((core) => core.stats() as Partial<Stats>, {});
+    this.#observer?.counters({ eventsReceived, outOfOrder }, this.#pump.processed, this.#pump.latest);
+  }
+
   /** What the app is told as the URL: never what a function gave, which may hold a token. */
   get #shownUrl(): string {
     return typeof this.#url === 'function' ? '' : String(this.#url);
@@ -346,6 +362,7 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     enter: () => { this.#inApp += 1; },
     leave: () => this.#leave(),
     tell: (kind, event) => {
+      if (kind === Kind.control) this.#observer?.control(event);
       this.#call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
     },
     notice: (notice) => this.#notice(notice),

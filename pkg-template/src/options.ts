@@ -2,6 +2,8 @@
 
 import type { SSEError } from './errors.js';
 import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
+import type { LoggerLike } from './logger.js';
+import type { MetricsSink } from './metrics.js';
 import type { EventIdStorage } from './storage.js';
 
 /** A value, or a function that gives one, asked anew at each attempt; it may be asynchronous. */
@@ -258,6 +260,16 @@ export interface ConnectOptions<Map extends EventMap = EventMap> {
 
   /** Log what happens to the console. Default false. */
   debug?: boolean;
+  /** Log what happens as structured entries: `createClientLogger()`, or any object with its methods. */
+  logger?: LoggerLike;
+
+  // Metrics
+  /** Default true: what `metricsSink` is given for. */
+  enableMetrics?: boolean;
+  /** Takes the metrics, `sse_client_…`: one of ours, or any object with the three methods. Default: none are made. */
+  metricsSink?: MetricsSink;
+  /** Observe `sse_client_event_lag_ms`, for the last event of each chunk: it costs a look into its JSON. Default true. */
+  trackEventLag?: boolean;
 }
 
 /** Counters since the connector was made. */

@@ -34,13 +34,17 @@ const CALLBACKS: [&str; 16] = [
     "fetch",
 ];
 
-const VALUES: [&str; 26] = [
+const VALUES: [&str; 30] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
     "headers",
     "traceId",
     "debug",
+    "logger",
+    "enableMetrics",
+    "metricsSink",
+    "trackEventLag",
     "persistLastEventId",
     "persistKey",
     "eventIdStorage",
@@ -118,11 +122,16 @@ impl WebOptions {
         let headers = check_headers(&root)?;
         let mut config = read_config(&root)?;
         config.can_refresh_credentials = headers.is_function() || url.is_function();
-        config.report_duplicates = root.function("onDuplicate")?.is_some();
+        let has_sink = check_methods(&root, "metricsSink", &["incCounter", "setGauge", "observe"])?;
+        let has_logger = check_methods(&root, "logger", &["debug", "info", "warn", "error"])?;
+        let counts = root.flag("enableMetrics")?.unwrap_or(true) && has_sink;
+        root.flag("trackEventLag")?;
+        config.report_duplicates = counts || has_logger || root.function("onDuplicate")?.is_some();
         config.rng_seed = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
 
         let persist = root.flag("persistLastEventId")?;
-        let app_keeps_cursor = check_store(&root)? && persist != Some(false);
+        let has_store = check_methods(&root, "eventIdStorage", &["get", "set", "clear"])?;
+        let app_keeps_cursor = has_store && persist != Some(false);
         let persist = persist.unwrap_or(false) && !app_keeps_cursor;
         let persist_key = root.string("persistKey")?;
         let persist_key = match (persist, persist_key, &known_url) {
@@ -266,16 +275,15 @@ pub(crate) fn parse_url(text: &str) -> Result<web_sys::Url, String> {
     }
 }
 
-/// Whether the app brought a store along.
-fn check_store(root: &Fields<'_>) -> Result<bool, InvalidOption> {
-    let store = root.get("eventIdStorage");
-    let is_store = ["get", "set", "clear"]
-        .iter()
-        .all(|name| Reflect::get(&store, &(*name).into()).is_ok_and(|method| method.is_function()));
-    if store.is_undefined() || is_store {
-        return Ok(!store.is_undefined());
+/// Whether there is such an object of the app's, with all its methods.
+fn check_methods(root: &Fields<'_>, name: &str, methods: &[&str]) -> Result<bool, InvalidOption> {
+    let object = root.get(name);
+    let is_method =
+        |method: &&str| Reflect::get(&object, &(*method).into()).is_ok_and(|method| method.is_function());
+    if object.is_undefined() || methods.iter().all(is_method) {
+        return Ok(!object.is_undefined());
     }
-    Err(root.invalid("eventIdStorage", "an object with the methods get, set and clear", &store))
+    Err(root.invalid(name, &format!("an object with the methods {}", methods.join(", ")), &object))
 }
 
 fn check_headers(root: &Fields<'_>) -> Result<JsValue, InvalidOption> {

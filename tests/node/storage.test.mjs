@@ -189,7 +189,7 @@ test('a store without its methods is an invalid option', async () => { // K7
   connectSSE('http://127.0.0.1:9/', { eventIdStorage: { get() {} }, onError: resolve });
   const error = await promise;
   assert.deepEqual([error.code, error.option], ['invalid_option', 'eventIdStorage']);
-  assert.match(error.message, /methods get, set and clear/);
+  assert.match(error.message, /methods get, set, clear/);
 });
 
 test('clearCursor() clears the store', async (t) => { // K7
