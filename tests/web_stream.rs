@@ -37,7 +37,7 @@ async fn a_stream_of_the_real_server_arrives_and_resumes() {
     let second = Bench::new(&url, options, None);
     second.connector.connect();
     second.wait_for("two more ticks", |bench| bench.events().len() >= 2).await;
-    assert_eq!(second.told_text("resumeAttempt", "lastEventId"), [last.clone()]);
+    assert_eq!(second.told_text("resumeAttempt", "lastEventId"), std::slice::from_ref(&last));
     let numbers = |events: &[web_support::Seen]| -> Vec<u64> {
         events
             .iter()

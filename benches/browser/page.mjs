@@ -22,6 +22,10 @@ const STREAMS = {
   'id, event and JSON, foreign server': {
     event: (n) => `id: ${n}\nevent: domain.tick\ndata: {"n":${n},"text":"${payload}"}\n\n`,
   },
+  'the same, cursor in localStorage': {
+    event: (n) => STREAMS['id, event and JSON, foreign server'].event(n),
+    options: { persistLastEventId: true },
+  },
   'id, event and envelope, our server': {
     before: `event: control.open\ndata: ${announcement}\n\n`,
     event: (n) =>
@@ -71,12 +75,12 @@ async function theirs(chunks) {
   return seen;
 }
 
-function ours(chunks, onEach) {
+function ours(chunks, { onEach, options } = {}) {
   const { seen, onEvent } = counter();
   return new Promise((resolve, reject) => {
     const connector = connectSSE('/stream', {
       autoReconnect: false,
-      persistLastEventId: true,
+      ...options,
       fetch: async () => response(chunks),
       onEvent: onEach ?? onEvent,
       onError: reject,
@@ -98,6 +102,7 @@ globalThis.bench = {
   /** Million events a second of both sides, measured in turns. */
   async run(name, rounds) {
     const chunks = chunksOf(name);
+    const { options } = STREAMS[name];
     const rates = { theirs: [], ours: [] };
     // Two rounds to warm up.
     for (let round = -2; round < rounds; round += 1) {
@@ -117,9 +122,9 @@ globalThis.bench = {
     const chunks = chunksOf('data only');
     const kept = [];
     const before = await settledHeap();
-    await ours(chunks, (event) => {
+    await ours(chunks, { onEach: (event) => {
       if (kept.length < 2_000 && Math.random() < 2_000 / EVENTS * 1.2) kept.push(event.data);
-    });
+    } });
     const after = await settledHeap();
     return { events: EVENTS, kept: kept.length, kilobytes: Math.round((after - before) / 1_024) };
   },

@@ -16,6 +16,13 @@ export const Kind = { event: 0, heartbeat: 1, control: 2, notice: 3, cursor: 4 }
 /** Bytes are what they are: a byte order mark within the stream is text. */
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
+/**
+ * Where the records of a batch stand while it is run: most batches are through before their call returns, and a table
+ * of its own for each would cost more than all else that is done here.
+ */
+let shared = new Uint32Array(4_096);
+let isSharedTaken = false;
+
 /** A batch that no longer depends on wasm memory. */
 export class Batch {
   readonly firstToken: number;
@@ -23,7 +30,8 @@ export class Batch {
   /** The next record to hand to the app. */
   next = 0;
 
-  readonly #records: Uint32Array;
+  #records: Uint32Array;
+  #isBorrowed = false;
   readonly #texts: string[] = [];
   /** Index of the first record behind each piece. */
   readonly #pieceEnds: number[] = [];
@@ -45,7 +53,15 @@ export class Batch {
   ) {
     // The buffer is taken anew each time: any growth of the memory detaches the old one.
     const { buffer } = memory;
-    this.#records = new Uint32Array(buffer, records, recordWords).slice();
+    const words = new Uint32Array(buffer, records, recordWords);
+    if (isSharedTaken) {
+      this.#records = words.slice();
+    } else {
+      if (shared.length < recordWords) shared = new Uint32Array(recordWords * 2);
+      shared.set(words);
+      this.#records = shared;
+      this.#isBorrowed = isSharedTaken = true;
+    }
     this.length = recordWords / RECORD_WORDS;
     const table = new Uint32Array(buffer, pieces, pieceWords);
     let end = 0;
@@ -60,6 +76,13 @@ export class Batch {
     this.#notices = notices;
     this.#receivedAt = Date.now();
     this.#attempt = attempt;
+  }
+
+  /** The call that delivered it ends: what is left is kept in a table of its own. */
+  settle(): void {
+    if (!this.#isBorrowed) return;
+    if (this.next < this.length) this.#records = this.#records.slice(0, this.length * RECORD_WORDS);
+    this.#isBorrowed = isSharedTaken = false;
   }
 
   /** The token of the record at `index`. */

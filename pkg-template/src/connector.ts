@@ -120,6 +120,15 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     };
   }
 
+  /** The same as `dispose()`, for `using`; where the platform has no `Symbol.dispose` it is not there. */
+  declare [Symbol.dispose]: () => void;
+
+  static {
+    if (typeof Symbol.dispose === 'symbol') {
+      Object.defineProperty(this.prototype, Symbol.dispose, { value: this.prototype.dispose });
+    }
+  }
+
   /** Ends the stream for good and frees what it holds. */
   dispose(): void {
     if (this.#disposed) return;
@@ -128,11 +137,6 @@ export class SSEConnector<Map extends EventMap = EventMap> {
     if (this.#inApp === 0) this.#release();
   }
 
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-
-  /** Reads from the core, also while app code runs. Right after a trap there is none to ask. */
   #ask<Answer>(read: (core: Core) => Answer, otherwise: Answer): Answer {
     if (this.#core === undefined) return otherwise;
     try {

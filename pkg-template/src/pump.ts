@@ -92,9 +92,14 @@ export class Pump {
 
   /** Takes a batch in; answers how many of its first records are finished already. */
   deliver(batch: Batch): number {
-    if (!this.#open) return 0;
+    if (!this.#open) {
+      batch.settle();
+      return 0;
+    }
     this.#batches.push(batch);
-    return this.#run(this.#batches.length === 1 ? batch : undefined);
+    const finished = this.#run(this.#batches.length === 1 ? batch : undefined);
+    batch.settle();
+    return finished;
   }
 
   get #isBusy(): boolean {

@@ -67,6 +67,12 @@ impl DedupeWindow {
     /// Forgets an event that the app was never given, so that its replay gets through.
     pub(crate) fn forget(&mut self, id: &str) {
         self.seen_by_id.remove(&self.key(id));
+        // What is given back came last: its places must not push others out of the window.
+        while let Some((key, stamp)) = self.oldest_first.back()
+            && self.seen_by_id.get(key).is_none_or(|seen| seen.stamp != *stamp)
+        {
+            self.oldest_first.pop_back();
+        }
     }
 
     fn key(&self, id: &str) -> u64 {

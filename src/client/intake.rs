@@ -101,7 +101,11 @@ impl Intake {
 
     /// Whether the hole can be fetched by resuming from before it; true once for each hole.
     pub(crate) fn refetch_hole(&mut self) -> bool {
-        self.can_refetch() && self.sequencer.as_mut().is_some_and(Sequencer::refetch)
+        self.refetch_before("")
+    }
+
+    fn refetch_before(&mut self, epoch: &str) -> bool {
+        self.can_refetch() && self.sequencer.as_mut().is_some_and(|sequencer| sequencer.refetch(epoch))
     }
 
     fn can_refetch(&self) -> bool {
@@ -128,17 +132,18 @@ impl Intake {
 
     /// The app was never given what came after `token`: its replay must get through.
     pub(crate) fn give_back_after(&mut self, token: u64) {
-        let dedupe = &mut self.dedupe;
+        let (dedupe, sequencer) = (&mut self.dedupe, &mut self.sequencer);
         let discarded = self.ledger.discard_after(token, |id| {
             if let Some(dedupe) = dedupe {
                 dedupe.forget(id);
+            }
+            if let (Some(sequencer), Some((epoch, sequence))) = (&mut *sequencer, Position::split(id)) {
+                sequencer.forget(epoch, sequence);
             }
         });
         if discarded > 0 {
             self.guard.reset();
         }
-        // The next announcement tells where the stream begins.
-        self.sequencer = None;
         self.announced = false;
     }
 
@@ -151,9 +156,12 @@ impl Intake {
     }
 
     fn deliver(&mut self, name: &str, data: &str, id: Option<&str>) {
-        if id.is_some_and(|id| self.ledger.take_done_before(id)) {
+        if let Some(id) = id
+            && self.ledger.take_done_before(id)
+        {
             self.stats.duplicates_ignored += 1;
-            self.move_cursor(id.unwrap_or(""));
+            self.batch.push(Kind::Cursor, "", "", Some(id));
+            self.ledger.accept_skipped(id);
             return;
         }
         self.stats.events_delivered += 1;
@@ -163,7 +171,7 @@ impl Intake {
 
     fn move_cursor(&mut self, id: &str) {
         self.batch.push(Kind::Cursor, "", "", Some(id));
-        self.ledger.accept(Some(id));
+        self.ledger.accept_cursor(id);
     }
 
     fn notice(&mut self, notice: Notice) {
@@ -204,7 +212,7 @@ impl Intake {
                 self.stats.out_of_order += 1;
                 return;
             }
-            if self.refetch_hole() {
+            if self.refetch_before(epoch) {
                 self.effects.refetch = true;
                 return;
             }

@@ -43,7 +43,18 @@ struct Entry {
     start: usize,
     end: usize,
     moves_cursor: bool,
+    what: What,
     done: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Something for the app.
+    Event,
+    /// An event that an earlier page processed.
+    Skipped,
+    /// Only a place of the cursor.
+    Place,
 }
 
 impl Ledger {
@@ -103,6 +114,20 @@ impl Ledger {
 
     /// One more record; `id` where it moves the cursor (an empty one clears it).
     pub(crate) fn accept(&mut self, id: Option<&str>) {
+        self.push(id, What::Event);
+    }
+
+    /// One more record in place of an event that was processed before.
+    pub(crate) fn accept_skipped(&mut self, id: &str) {
+        self.push(Some(id), What::Skipped);
+    }
+
+    /// One more record, which only moves the cursor.
+    pub(crate) fn accept_cursor(&mut self, id: &str) {
+        self.push(Some(id), What::Place);
+    }
+
+    fn push(&mut self, id: Option<&str>, what: What) {
         let start = self.ids_cut + self.ids.len();
         if let Some(id) = id {
             self.ids.push_str(id);
@@ -110,7 +135,7 @@ impl Ledger {
             self.accepted.push_str(id);
         }
         let end = self.ids_cut + self.ids.len();
-        self.entries.push_back(Entry { start, end, moves_cursor: id.is_some(), done: false });
+        self.entries.push_back(Entry { start, end, moves_cursor: id.is_some(), what, done: false });
     }
 
     /// The records from `first` to `last` are finished; earlier ones may still be at work.
@@ -134,16 +159,16 @@ impl Ledger {
         self.pop_finished();
     }
 
-    /// Gives back the records behind `token`, which the app was never given; `forget` hears each id.
+    /// Gives back the records behind `token`, which the app was never given; `forget` hears each event's id.
     /// Answers how many. What is finished among them is skipped when it comes again.
     pub(crate) fn discard_after(&mut self, token: u64, mut forget: impl FnMut(&str)) -> usize {
         let keep = token.saturating_add(1).saturating_sub(self.first_token) as usize;
         let discarded = self.entries.len().saturating_sub(keep);
         for entry in self.entries.range(self.entries.len() - discarded..) {
-            if entry.moves_cursor {
+            if entry.moves_cursor && entry.what != What::Place {
                 let id = &self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut];
                 forget(id);
-                if entry.done && self.done_before.len() < self.done_ids_max {
+                if (entry.done || entry.what == What::Skipped) && self.done_before.len() < self.done_ids_max {
                     self.done_before.push(id.to_owned());
                 }
             }

@@ -38,6 +38,7 @@
 mod backoff;
 mod batch;
 mod config;
+mod connection;
 mod control;
 mod dedupe;
 mod intake;
@@ -52,6 +53,7 @@ mod sequencer;
 mod state;
 mod stats;
 mod timers;
+mod watch;
 
 pub use backoff::{Backoff, Jitter, RetryPolicy};
 pub use batch::{Batch, Event, Kind, NO_NAME_INDEX, PIECE_BYTES_MAX, PIECE_WORDS, RECORD_WORDS};

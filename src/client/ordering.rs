@@ -101,8 +101,10 @@ impl OrderingGuard {
 
     /// `Some` where the event is late.
     pub(crate) fn check(&mut self, data: &str) -> Option<Late> {
-        // Most data has no such field; a search is far cheaper than a scan.
-        if self.config.rule == OrderingRule::None || self.field.find(data.as_bytes()).is_none() {
+        // Most data is no object, or has no such field; a search is far cheaper than a scan.
+        let is_object = data.trim_ascii_start().starts_with('{');
+        if self.config.rule == OrderingRule::None || !is_object || self.field.find(data.as_bytes()).is_none()
+        {
             return None;
         }
         let envelope = envelope::scan(data)?;

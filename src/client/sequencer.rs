@@ -51,8 +51,8 @@ pub(crate) struct Sequencer {
     held: BTreeMap<u64, HeldEvent>,
     held_epoch: String,
     held_bytes: usize,
-    /// The hole behind this position was asked for again already.
-    refetched_at: Option<Position>,
+    /// The hole that begins with this event was asked for again already.
+    refetched: Option<Position>,
 }
 
 impl Sequencer {
@@ -65,7 +65,7 @@ impl Sequencer {
             past: Vec::new(),
             held: BTreeMap::new(),
             held_bytes: 0,
-            refetched_at: None,
+            refetched: None,
         }
     }
 
@@ -81,6 +81,17 @@ impl Sequencer {
         for position in self.past.iter_mut().chain([&mut self.at]) {
             if position.epoch == newest.epoch {
                 position.sequence = position.sequence.min(newest.sequence);
+            }
+        }
+    }
+
+    /// This event was accepted, but never given to the app: it, and what follows it, is to come again.
+    pub(crate) fn forget(&mut self, epoch: &str, sequence: u64) {
+        self.drop_held();
+        self.refetched = None;
+        for position in self.past.iter_mut().chain([&mut self.at]) {
+            if position.epoch == epoch {
+                position.sequence = position.sequence.min(sequence.saturating_sub(1));
             }
         }
     }
@@ -136,12 +147,15 @@ impl Sequencer {
         Some(event)
     }
 
-    /// Whether the hole should be fetched anew; true once for each position.
-    pub(crate) fn refetch(&mut self) -> bool {
-        if self.refetched_at.as_ref() == Some(&self.at) {
+    /// Whether the hole should be fetched anew, true once for each. It stands before what is held, else before an
+    /// event of `epoch`.
+    pub(crate) fn refetch(&mut self, epoch: &str) -> bool {
+        let epoch = if self.has_held() { &self.held_epoch } else { epoch };
+        let hole = Position { epoch: epoch.to_owned(), sequence: self.next_of(epoch) };
+        if self.refetched.as_ref() == Some(&hole) {
             return false;
         }
-        self.refetched_at = Some(self.at.clone());
+        self.refetched = Some(hole);
         true
     }
 

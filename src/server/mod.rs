@@ -28,3 +28,8 @@ pub use hub::Hub;
 pub use log::{EventLog, LogError, MemoryLog, RedbLog, RedbOptions, Retention};
 pub use options::{CorsOrigins, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

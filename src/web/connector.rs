@@ -44,7 +44,7 @@ impl Connector {
 
     /// Connects, unless it is connected or about to.
     pub fn connect(&self) {
-        self.driver.connect();
+        self.driver.begin(Input::Connect);
     }
 
     /// Ends the stream. Records behind the token `started` were never given to the app.
@@ -54,7 +54,7 @@ impl Connector {
 
     /// Makes a new connection at once. Records behind the token `started` were never given to the app.
     pub fn reconnect(&self, started: f64) {
-        self.driver.input(Input::Reconnect { started: started as u64 });
+        self.driver.begin(Input::Reconnect { started: started as u64 });
     }
 
     /// The app has finished this record, later than in the call that delivered it.

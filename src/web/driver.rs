@@ -52,23 +52,23 @@ impl Driver {
         *self.first_cursor.borrow_mut() = Some(cursor);
     }
 
-    pub(crate) fn connect(self: &Rc<Self>) {
-        if self.page_watch.borrow().is_none() {
+    /// Connects or reconnects. Nobody listened to the page while the stream was down, so its state is told first.
+    pub(crate) fn begin(self: &Rc<Self>, input: Input<'_>) {
+        let state = self.client.borrow().state();
+        if matches!(state, State::Idle | State::Closed) {
+            let offline = is_offline(self.options.host.as_deref());
+            let reach = if offline { Input::Offline } else { Input::Online };
+            self.client.borrow_mut().handle_input(now_ms(), reach);
+        }
+        self.input(input);
+        if self.client.borrow().state() != State::Closed && self.page_watch.borrow().is_none() {
             let driver = Rc::downgrade(self);
-            let watch = PageWatch::new(move |event| {
+            *self.page_watch.borrow_mut() = Some(PageWatch::new(move |event| {
                 if let Some(driver) = driver.upgrade() {
                     driver.page_event(event);
                 }
-            });
-            *self.page_watch.borrow_mut() = Some(watch);
+            }));
         }
-        let state = self.client.borrow().state();
-        if matches!(state, State::Idle | State::Closed) {
-            // Nobody listened to the page while the stream was down.
-            let offline = is_offline(self.options.host.as_deref());
-            self.input(if offline { Input::Offline } else { Input::Online });
-        }
-        self.input(Input::Connect);
     }
 
     /// Nobody holds the connector any more: nothing is told, nothing goes on.

@@ -327,7 +327,8 @@ test('state, stop() and dispose() at every moment', async (t) => {
   await new Promise((resolve) => setImmediate(resolve));
   assert.deepEqual([connector.state, connector.lastEventId], ['closed', '1']);
   assert.equal(connector.getStats().state, 'closed');
-  assert.equal(typeof connector[Symbol.dispose ?? 'dispose'], 'function');
+  assert.equal(connector[Symbol.dispose], Symbol.dispose && connector.dispose);
+  assert.equal(connector.undefined, undefined, 'no method of that name where there is no such symbol');
 });
 
 test('clearCursor() begins anew', async (t) => {

@@ -8,7 +8,7 @@ use js_sys::{Array, Function, JSON, Object, Reflect, Uint8Array, Uint32Array, We
 use wasm_bindgen::prelude::*;
 
 /// The address of the server that `cargo xtask test` starts beside these tests.
-pub const SERVER: Option<&str> = option_env!("HOLDFAST_TEST_SERVER");
+pub(crate) const SERVER: Option<&str> = option_env!("HOLDFAST_TEST_SERVER");
 
 const RECORD_WORDS: u32 = 6;
 const PIECE_WORDS: u32 = 3;
@@ -16,30 +16,30 @@ const NO_NAME_INDEX: u32 = u32::MAX;
 
 /// An event, read out of the tables as JavaScript would.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub kind: u32,
-    pub name: String,
-    pub data: String,
-    pub id: String,
+pub(crate) struct Seen {
+    pub(crate) kind: u32,
+    pub(crate) name: String,
+    pub(crate) data: String,
+    pub(crate) id: String,
 }
 
 #[derive(Default)]
-pub struct Recorded {
-    pub events: Vec<Seen>,
-    pub notices: Vec<(String, JsValue)>,
-    pub cursors: Vec<String>,
+pub(crate) struct Recorded {
+    pub(crate) events: Vec<Seen>,
+    pub(crate) notices: Vec<(String, JsValue)>,
+    pub(crate) cursors: Vec<String>,
     names: Vec<String>,
 }
 
 /// One connector with its recording host.
-pub struct Bench {
-    pub connector: Connector,
-    pub recorded: Rc<RefCell<Recorded>>,
+pub(crate) struct Bench {
+    pub(crate) connector: Connector,
+    pub(crate) recorded: Rc<RefCell<Recorded>>,
 }
 
 impl Bench {
     /// Makes a connector; `options` is JSON, `fetch` an own one in place of the browser's.
-    pub fn new(url: &str, options: &str, fetch: Option<&Function>) -> Self {
+    pub(crate) fn new(url: &str, options: &str, fetch: Option<&Function>) -> Self {
         let recorded = Rc::new(RefCell::new(Recorded::default()));
         let options: Object = JSON::parse(options).expect("JSON").unchecked_into();
         if let Some(fetch) = fetch {
@@ -50,23 +50,23 @@ impl Bench {
     }
 
     /// The values of `field` in all notices of this kind.
-    pub fn told(&self, kind: &str, field: &str) -> Vec<JsValue> {
+    pub(crate) fn told(&self, kind: &str, field: &str) -> Vec<JsValue> {
         let recorded = self.recorded.borrow();
         let of_kind = recorded.notices.iter().filter(|(told, _)| told == kind);
         of_kind.map(|(_, notice)| Reflect::get(notice, &field.into()).expect("an object")).collect()
     }
 
-    pub fn told_text(&self, kind: &str, field: &str) -> Vec<String> {
+    pub(crate) fn told_text(&self, kind: &str, field: &str) -> Vec<String> {
         self.told(kind, field).iter().filter_map(JsValue::as_string).collect()
     }
 
     /// Names and data of the events for the app.
-    pub fn events(&self) -> Vec<Seen> {
+    pub(crate) fn events(&self) -> Vec<Seen> {
         self.recorded.borrow().events.iter().filter(|event| event.kind == 0).cloned().collect()
     }
 
     /// Waits until `condition` holds; panics with what was told where it never does.
-    pub async fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub(crate) async fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         for _ in 0..2_000 {
             if condition(self) {
                 return;
@@ -168,7 +168,7 @@ fn read_tables(
 }
 
 /// A fetch that answers with an event stream of these chunks, which then ends; counts its calls.
-pub fn fetch_of(chunks: &[&str]) -> Function {
+pub(crate) fn fetch_of(chunks: &[&str]) -> Function {
     let body = format!(
         "const chunks = {chunks:?}; self.fetchCalls = (self.fetchCalls ?? 0) + 1;
          const body = new ReadableStream({{ start(controller) {{
@@ -181,11 +181,11 @@ pub fn fetch_of(chunks: &[&str]) -> Function {
 }
 
 /// An item of localStorage.
-pub fn stored(key: &str) -> Option<String> {
+pub(crate) fn stored(key: &str) -> Option<String> {
     storage().get_item(key).expect("storage can be read")
 }
 
-pub fn store(key: &str, value: Option<&str>) {
+pub(crate) fn store(key: &str, value: Option<&str>) {
     match value {
         Some(value) => storage().set_item(key, value).expect("storage can be written"),
         None => storage().remove_item(key).expect("storage can be written"),

@@ -29,6 +29,11 @@ pub fn run() -> Result<(), String> {
         "--debug-routes",
         "--log-format",
         "text",
+        // A page that shows how silence is noticed should not take the usual half minute for it.
+        "--heartbeat-interval",
+        "2000",
+        "--retry",
+        "1500",
     ]);
     sh::announce(&command);
     println!(

@@ -29,13 +29,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free port and waits until it listens. What it prints goes to `log`.
-    pub fn start(log: File) -> Result<Self, String> {
-        let binary = binary();
-        let mut command = sh::command(
-            &binary,
-            &["serve", "--host", "127.0.0.1", "--port", "0", "--memory", "--debug-routes"],
-        );
+    /// Starts a server on a free port and waits until it listens. What it prints goes to target/test-logs/server.log.
+    pub fn start() -> Result<Self, String> {
+        let (binary, log) = (binary(), project::target_dir().join("test-logs/server.log"));
+        let log =
+            File::create(&log).map_err(|error| format!("{} cannot be written: {error}", log.display()))?;
+        let mut command = sh::command(&binary, &["serve", "--host", "127.0.0.1", "--port", "0", "--memory"]);
+        // The page of the tests comes from a port of its own.
+        command.args(["--debug-routes", "--cors-origins", "*"]);
+        // Ticks and heartbeats come often, so that tests need not wait for the usual seconds.
+        command.args(["--tick-interval", "100", "--heartbeat-interval", "1000"]);
         sh::announce(&command);
         Self::spawn(&mut command, log)
     }

@@ -149,13 +149,14 @@ fn native(part: &mut Part) -> Result<(), String> {
 fn wasm(part: &mut Part) -> Result<(), String> {
     setup::for_wasm_tests()?;
     part.sh("cargo", &server::BUILD)?;
-    let server = Server::start(part.open_log()?)?;
+    let server = Server::start()?;
     println!("  the server for the tests is at {}", server.address);
     // A driver that is named is not looked up on the network.
     let driver = env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".to_owned());
     let driver = sh::find(&driver).ok_or("chromedriver is not on PATH")?.display().to_string();
-    let args = ["test", "--headless", "--chrome", "--chromedriver", &driver, "--mode", "no-install"];
-    let mut command = sh::command("wasm-pack", &args);
+    let mut command =
+        sh::command("wasm-pack", &["test", "--headless", "--chrome", "--chromedriver", &driver]);
+    command.args(["--mode", "no-install"]);
     // Read when the tests are compiled: they have no environment in the browser.
     command.env("HOLDFAST_TEST_SERVER", &server.address);
     command.env("WASM_BINDGEN_TEST_TIMEOUT", BROWSER_TEST_LIMIT_S);

@@ -1,13 +1,10 @@
 //! For whatever body: the parser says what a naive reading of the standard says, and no way of cutting the body shows.
 //! For whatever event: what the encoder wrote is one event again, and nothing else.
-#![cfg(not(target_family = "wasm"))]
 
-mod wire_support;
-
+use crate::support::{Said, oracle, parse, parse_every_way};
 use holdfast_sse::wire::{EncodeError, ParserLimits, encode};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use wire_support::{Said, oracle, parse, parse_every_way};
 
 /// Pieces that the grammar knows come most often; then what is nearly right, characters, and bytes.
 fn piece() -> impl Strategy<Value = Vec<u8>> {

@@ -126,3 +126,25 @@ fn lines(text: &str) -> Vec<&str> {
     }
     lines
 }
+
+pub(crate) fn message(data: &str) -> Said {
+    named("message", data)
+}
+
+pub(crate) fn named(name: &str, data: &str) -> Said {
+    Said::Event { name: name.to_owned(), data: data.to_owned(), id: String::new(), own_id: false }
+}
+
+/// A message with an `id` field of its own.
+pub(crate) fn with_id(id: &str, data: &str) -> Said {
+    Said::Event { name: "message".to_owned(), data: data.to_owned(), id: id.to_owned(), own_id: true }
+}
+
+/// A message that has its id from a block before.
+pub(crate) fn inherits(id: &str, data: &str) -> Said {
+    Said::Event { name: "message".to_owned(), data: data.to_owned(), id: id.to_owned(), own_id: false }
+}
+
+pub(crate) fn id(id: &str) -> Said {
+    Said::Id(id.to_owned())
+}

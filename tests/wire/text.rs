@@ -1,5 +1,4 @@
 //! What travels inside the fields: the JSON reader against `serde_json`, and ids that come back as they went.
-#![cfg(not(target_family = "wasm"))]
 
 use holdfast_sse::wire::{Cursor, Position, envelope, json};
 use proptest::collection::vec;

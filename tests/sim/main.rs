@@ -1,0 +1,101 @@
+//! The simulator: client core, model server, store and a faulty network in one thread and virtual time, all from one
+//! seed. `HOLDFAST_SIM_SEED=N` replays one seed with its whole trace, `HOLDFAST_SIM_COUNT=N` runs more of them, and
+//! `HOLDFAST_SIM_FIRST=N` begins with another than the first.
+#![cfg(not(target_family = "wasm"))]
+
+mod check;
+mod page;
+mod plan;
+mod rng;
+mod server;
+mod world;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+const SEEDS: u64 = 10_000;
+const TRACE_TAIL: usize = 60;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text:?}")))
+}
+
+/// Prints what is left of a run, and fails.
+fn report(seed: u64, tail: usize) -> ! {
+    let outcome = world::run(seed, true);
+    let from = outcome.trace.len().saturating_sub(tail);
+    // The plan comes first in a trace; it belongs to every report.
+    if from > 0 {
+        println!("{}\n...", outcome.trace[0]);
+    }
+    for line in &outcome.trace[from..] {
+        println!("{line}");
+    }
+    panic!("seed {seed}: {}; HOLDFAST_SIM_SEED={seed} replays it", outcome.broken.unwrap_or_default());
+}
+
+/// A panic within the machine belongs to its seed, too.
+fn run(seed: u64) -> Result<world::Outcome, u64> {
+    let outcome = std::panic::catch_unwind(|| world::run(seed, false)).map_err(|_| seed)?;
+    if outcome.broken.is_some() { Err(seed) } else { Ok(outcome) }
+}
+
+#[test]
+fn every_seed_keeps_the_promise() {
+    if let Some(seed) = number("HOLDFAST_SIM_SEED") {
+        let outcome = world::run(seed, true);
+        if outcome.broken.is_some() {
+            report(seed, usize::MAX);
+        }
+        outcome.trace.iter().for_each(|line| println!("{line}"));
+        return;
+    }
+    let first = number("HOLDFAST_SIM_FIRST").unwrap_or(0);
+    let count = number("HOLDFAST_SIM_COUNT").unwrap_or(SEEDS);
+    let began = Instant::now();
+    let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
+    let (deliveries, pages) = (AtomicU64::new(0), AtomicU64::new(0));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let failed = std::thread::scope(|scope| {
+        let work = || {
+            let mut failed = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= first + count {
+                    break;
+                }
+                match run(seed) {
+                    Ok(outcome) => {
+                        deliveries.fetch_add(outcome.deliveries, Ordering::Relaxed);
+                        pages.fetch_add(outcome.pages, Ordering::Relaxed);
+                    }
+                    Err(seed) => {
+                        failed.push(seed);
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+            failed
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("no worker panics")).min()
+    });
+    if let Some(seed) = failed {
+        report(seed, TRACE_TAIL);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{count} seeds, {} deliveries on {} pages, {:.0} seeds per second",
+        deliveries.into_inner(),
+        pages.into_inner(),
+        count as f64 / seconds
+    );
+}
+
+#[test]
+fn a_seed_replays() {
+    for seed in 0..20 {
+        assert_eq!(world::run(seed, true).trace, world::run(seed, true).trace, "seed {seed}");
+    }
+}

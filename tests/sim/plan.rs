@@ -1,0 +1,120 @@
+//! What one run is like: drawn from its seed before it starts, so that a trace can begin with it.
+
+use holdfast_sse::client::{
+    CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingConfig, RetryPolicy,
+};
+
+use super::rng::Rng;
+
+/// Whose server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Ours: `control.open`, positions, `cannot_resume`.
+    Ours,
+    /// Opaque ids, no control events; a replay begins up to `overlap` events too early. Its ids may look like ours.
+    Foreign { overlap: u64, looks_like_ours: bool },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) protocol: Protocol,
+    pub(crate) config: Config,
+    /// Handlers at once; 0 is a synchronous handler.
+    pub(crate) concurrency: usize,
+    /// Percent of asynchronous handlers that fail and are called again.
+    pub(crate) failing_pct: u64,
+    /// Handlers that take seconds, in percent.
+    pub(crate) slow_pct: u64,
+    /// The store answers and writes after this time; 0 is a synchronous store.
+    pub(crate) store_ms: u64,
+    /// Writes that fail, in percent.
+    pub(crate) store_fails_pct: u64,
+    /// 0 is a server that does not beat.
+    pub(crate) heartbeat_ms: u64,
+    /// The kit's server gave its heartbeats ids.
+    pub(crate) heartbeat_ids: bool,
+    /// Events that the log keeps.
+    pub(crate) retention: usize,
+    pub(crate) server_retry_ms: Option<u64>,
+    pub(crate) publish_ms: u64,
+    pub(crate) latency_ms: u64,
+    /// Connections that are cut after some bytes, in percent.
+    pub(crate) cut_pct: u64,
+    /// Events that are repeated, swapped or left out on the wire, in percent (our protocol).
+    pub(crate) bend_pct: u64,
+    /// Events that the log loses in the middle, in percent (our protocol).
+    pub(crate) vanish_pct: u64,
+    pub(crate) faults: u64,
+    pub(crate) fault_ms: u64,
+}
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let ours = rng.chance(70);
+        let protocol = if ours {
+            Protocol::Ours
+        } else {
+            Protocol::Foreign { overlap: rng.pick(&[0, 0, 1, 5, 20]), looks_like_ours: rng.chance(50) }
+        };
+        let max_delay_ms = rng.pick(&[2_000, 5_000, 10_000]);
+        let config = Config {
+            retry: RetryPolicy {
+                base_delay_ms: rng.pick(&[200, 500, 1_000]),
+                max_delay_ms,
+                jitter: if rng.chance(30) { Jitter::Full } else { Jitter::Proportional(0.2) },
+                max_attempts: rng.chance(10).then_some(5),
+                ..RetryPolicy::default()
+            },
+            connect_timeout_ms: rng.pick(&[3_000, 8_000]),
+            liveness: Some(LivenessConfig { timeout_ms: rng.pick(&[4_000, 10_000]), grace_ms: 1_000 }),
+            ordering: OrderingConfig {
+                held_events_max: rng.pick(&[1, 4, 256]),
+                held_bytes_max: rng.pick(&[100, 1 << 20]),
+                ..OrderingConfig::default()
+            },
+            cannot_resume: if rng.chance(10) {
+                CannotResumeFallback::Close
+            } else {
+                CannotResumeFallback::StartFresh
+            },
+            // A chunk may bring more events than the default remembers.
+            dedupe: Some(DedupeConfig { size_max: 100_000, ttl_ms: 0 }),
+            names_max: 2,
+            can_refresh_credentials: rng.chance(50),
+            report_duplicates: rng.chance(50),
+            rng_seed: rng.next(),
+            ..Config::default()
+        };
+        Self {
+            protocol,
+            config,
+            concurrency: rng.pick(&[0, 0, 0, 1, 1, 2, 4]),
+            failing_pct: rng.pick(&[0, 0, 10]),
+            slow_pct: rng.pick(&[0, 3, 10]),
+            store_ms: rng.pick(&[0, 0, 0, 20, 400]),
+            store_fails_pct: rng.pick(&[0, 0, 0, 0, 20]),
+            heartbeat_ms: if ours || rng.chance(50) { rng.pick(&[1_000, 3_000]) } else { 0 },
+            heartbeat_ids: rng.chance(20),
+            retention: rng.pick(&[5, 20, 100_000, 100_000]),
+            server_retry_ms: rng.pick(&[None, Some(0), Some(50), Some(700), Some(u64::MAX)]),
+            publish_ms: rng.pick(&[50, 300, 1_000]),
+            latency_ms: rng.pick(&[1, 20, 300]),
+            cut_pct: rng.pick(&[0, 20, 60]),
+            bend_pct: rng.pick(&[0, 0, 3, 15]),
+            vanish_pct: rng.pick(&[0, 0, 0, 3]),
+            faults: rng.between(0, 16),
+            fault_ms: rng.between(5_000, 40_000),
+        }
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        self.protocol == Protocol::Ours
+    }
+
+    /// Once faults have ended: silence noticed, a refused request waited out, the longest delay, and the backlog.
+    pub(crate) fn recovery_ms(&self) -> u64 {
+        let slowest = self.config.connect_timeout_ms + 10_000 + 3 * self.config.retry.max_delay_ms;
+        let backlog = if self.concurrency > 0 { 120_000 } else { 10_000 };
+        slowest + backlog + 20_000
+    }
+}
