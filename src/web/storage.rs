@@ -101,7 +101,7 @@ impl CursorStore {
             let cleared = SessionStorage::raw().remove_item(key).is_ok();
             cleared && (!self.shared.is_writer.get() || LocalStorage::raw().remove_item(key).is_ok())
         } else {
-            let text = write(&record);
+            let text = write(record);
             let own = SessionStorage::raw().set_item(key, &text).is_ok();
             if self.shared.is_writer.get() {
                 own && LocalStorage::raw().set_item(key, &text).is_ok()

@@ -67,7 +67,7 @@ async function open(context) {
 const cursors = (tab) => tab.evaluate(() => [cursorIn(localStorage), cursorIn(sessionStorage)]);
 const reached = (tab, id) => tab.waitForFunction((wanted) => got.at(-1) === wanted, String(id));
 
-test('of several tabs one writes for new tabs, and each keeps its own cursor', async (t) => { // K7
+test('of several tabs one writes for new tabs, and each keeps its own cursor', { timeout: 20_000 }, async (t) => { // K7
   last = 3;
   const context = await browser.newContext();
   t.after(() => context.close());
@@ -102,7 +102,7 @@ test('of several tabs one writes for new tabs, and each keeps its own cursor', a
   assert.deepEqual(await second.evaluate(async () => { await follow(6); return got; }), ['6']);
 });
 
-test('a tab without the lock does not write for new tabs', async (t) => { // K7
+test('a tab without the lock does not write for new tabs', { timeout: 20_000 }, async (t) => { // K7
   last = 2;
   const context = await browser.newContext();
   t.after(() => context.close());
@@ -118,7 +118,7 @@ test('a tab without the lock does not write for new tabs', async (t) => { // K7
   await tab.waitForFunction(() => cursorIn(localStorage) === '2');
 });
 
-test('clearCursor() clears both, also in a tab without the lock', async (t) => { // K7
+test('clearCursor() clears both, also in a tab without the lock', { timeout: 20_000 }, async (t) => { // K7
   last = 2;
   const context = await browser.newContext();
   t.after(() => context.close());
@@ -134,7 +134,7 @@ test('clearCursor() clears both, also in a tab without the lock', async (t) => {
 });
 
 for (const store of ['IndexedDBStorage', 'LocalStorageAdapter', 'SessionStorageAdapter']) {
-  test(`${store} carries the cursor over a reload`, async (t) => { // K7
+  test(`${store} carries the cursor over a reload`, { timeout: 20_000 }, async (t) => { // K7
     last = 3;
     const context = await browser.newContext();
     t.after(() => context.close());
@@ -156,7 +156,7 @@ for (const store of ['IndexedDBStorage', 'LocalStorageAdapter', 'SessionStorageA
   });
 }
 
-test('IndexedDBStorage works in a worker', async (t) => { // K7
+test('IndexedDBStorage works in a worker', { timeout: 20_000 }, async (t) => { // K7
   last = 2;
   const context = await browser.newContext();
   t.after(() => context.close());
