@@ -77,7 +77,7 @@ impl Driver {
             transport.abort();
         }
         self.page_watch.take();
-        self.store.borrow_mut().let_go();
+        self.store.borrow_mut().abandon();
         self.wake_up.borrow_mut().set(0, None, || {});
     }
 
@@ -168,7 +168,12 @@ impl Driver {
                 self.client.borrow_mut().handle_input(now_ms(), Input::Restored(record));
             }
             Output::Request(request) => {
-                self.store.borrow_mut().hold();
+                let driver = Rc::downgrade(self);
+                self.store.borrow_mut().hold(move |message| {
+                    if let Some(driver) = driver.upgrade() {
+                        driver.storage_problem(Some(message));
+                    }
+                });
                 *self.transport.borrow_mut() = Some(fetch::start(self, request));
             }
             Output::Abort(id) => {

@@ -27,7 +27,6 @@ pub(crate) struct CursorStore {
     key: Option<String>,
     shared: Rc<Shared>,
     lock: Option<TabLock>,
-    told: bool,
 }
 
 /// What the lock's callback needs of the store.
@@ -37,35 +36,49 @@ struct Shared {
     is_writer: Cell<bool>,
     /// Written as soon as this tab may.
     latest: RefCell<Option<String>>,
+    told: Cell<bool>,
 }
 
 impl CursorStore {
     /// A store under `persist_key`, or none.
     pub(crate) fn new(persist_key: Option<&str>) -> Self {
         let key = persist_key.map(|key| format!("{PREFIX}{key}"));
-        Self { key, shared: Rc::default(), lock: None, told: false }
+        Self { key, shared: Rc::default(), lock: None }
     }
 
-    /// The stream begins: this tab wants to be the one that writes localStorage.
-    pub(crate) fn hold(&mut self) {
-        if self.lock.is_some() {
+    /// The stream begins: this tab wants to be the one that writes localStorage. `tell` hears of what fails then.
+    pub(crate) fn hold(&mut self, tell: impl Fn(String) + 'static) {
+        if self.lock.as_ref().is_some_and(|lock| !lock.ends_at_once.get()) {
             return;
         }
         let Some(key) = self.key.clone() else { return };
         let (shared, name) = (Rc::clone(&self.shared), key.clone());
         self.lock = TabLock::request(&name, move || {
             shared.is_writer.set(true);
-            if let Some(text) = shared.latest.take() {
-                // Should it fail, the next one is told of.
-                let _ = LocalStorage::raw().set_item(&key, &text);
+            if let Some(text) = shared.latest.take()
+                && !is_newer(&key, &text)
+                && LocalStorage::raw().set_item(&key, &text).is_err()
+                && let Some(message) = shared.tell(FULL)
+            {
+                tell(message);
             }
         });
         // Where there are no locks every tab writes, as best it can.
         self.shared.is_writer.set(self.lock.is_none());
     }
 
-    /// The stream has ended: another tab may write.
+    /// The stream has ended: another tab may write, once what waits for the lock is written.
     pub(crate) fn let_go(&mut self) {
+        match &self.lock {
+            Some(lock) if !self.shared.is_writer.get() && self.shared.latest.borrow().is_some() => {
+                lock.ends_at_once.set(true);
+            }
+            _ => self.lock = None,
+        }
+    }
+
+    /// Nobody waits for anything any more.
+    pub(crate) fn abandon(&mut self) {
         self.lock = None;
     }
 
@@ -110,7 +123,7 @@ impl CursorStore {
                 own
             }
         };
-        if saved { None } else { self.tell("writing to localStorage failed (full?)") }
+        if saved { None } else { self.tell(FULL) }
     }
 
     /// Removes what is stored for new tabs, too, whoever writes it: a logout.
@@ -124,12 +137,20 @@ impl CursorStore {
         }
     }
 
-    fn tell(&mut self, what: &str) -> Option<String> {
-        let first = !std::mem::replace(&mut self.told, true);
+    fn tell(&self, what: &str) -> Option<String> {
+        self.shared.tell(what)
+    }
+}
+
+impl Shared {
+    /// What the app is told, once.
+    fn tell(&self, what: &str) -> Option<String> {
+        let first = !self.told.replace(true);
         first.then(|| format!("{what}: the cursor is kept in memory, so that a reload starts without it"))
     }
 }
 
+const FULL: &str = "writing to localStorage failed (full?)";
 const UNAVAILABLE: &str =
     "there is no localStorage here, or the browser denies it (the option eventIdStorage takes another store)";
 
@@ -159,6 +180,16 @@ fn write(record: &StoredRecord) -> String {
     text
 }
 
+/// Whether what is stored under `key` is younger than `text`: another tab wrote it while this one waited.
+fn is_newer(key: &str, text: &str) -> bool {
+    let at = |text: &str| {
+        let value = js_sys::JSON::parse(text).ok()?;
+        Reflect::get(&value, &"at".into()).ok()?.as_f64()
+    };
+    let stored = LocalStorage::raw().get_item(key).ok().flatten();
+    stored.and_then(|stored| at(&stored)) > at(text)
+}
+
 struct Unreadable;
 
 /// Another version counts as absent, whatever else it holds: it is not ours to judge.
@@ -175,6 +206,8 @@ fn read(text: &str) -> Result<Option<StoredRecord>, Unreadable> {
 struct TabLock {
     controller: web_sys::AbortController,
     release: Rc<RefCell<Option<Function>>>,
+    /// Should it be granted from now on, it is given back at once.
+    ends_at_once: Rc<Cell<bool>>,
     /// The browser calls it when the lock is ours.
     _granted: Closure<dyn FnMut(JsValue) -> JsValue>,
 }
@@ -189,8 +222,13 @@ impl TabLock {
         Reflect::set(&options, &"signal".into(), &controller.signal()).ok()?;
         let release: Rc<RefCell<Option<Function>>> = Rc::default();
         let resolver = Rc::clone(&release);
+        let ends_at_once: Rc<Cell<bool>> = Rc::default();
+        let is_over = Rc::clone(&ends_at_once);
         let granted = Closure::new(move |_| {
             on_granted();
+            if is_over.get() {
+                return JsValue::UNDEFINED;
+            }
             Promise::new(&mut |resolve, _| *resolver.borrow_mut() = Some(resolve)).into()
         });
         let promise = request.call3(&locks, &name.into(), &options, granted.as_ref()).ok()?;
@@ -198,7 +236,7 @@ impl TabLock {
         spawn_local(async move {
             let _ = JsFuture::from(promise.unchecked_into::<Promise>()).await;
         });
-        Some(Self { controller, release, _granted: granted })
+        Some(Self { controller, release, ends_at_once, _granted: granted })
     }
 }
 
