@@ -53,18 +53,23 @@ impl CursorStore {
         }
         let Some(key) = self.key.clone() else { return };
         let (shared, name) = (Rc::clone(&self.shared), key.clone());
-        self.lock = TabLock::request(&name, move || {
-            shared.is_writer.set(true);
-            if let Some(text) = shared.latest.take()
-                && !is_newer(&key, &text)
-                && LocalStorage::raw().set_item(&key, &text).is_err()
-                && let Some(message) = shared.tell(FULL)
-            {
-                tell(message);
-            }
-        });
-        // Where there are no locks every tab writes, as best it can.
-        self.shared.is_writer.set(self.lock.is_none());
+        // Until it is known that another tab writes, this one does: the answer takes a while, and the page may end.
+        self.shared.is_writer.set(true);
+        let taken = Rc::clone(&self.shared);
+        self.lock = TabLock::request(
+            &name,
+            move || taken.is_writer.set(false),
+            move || {
+                shared.is_writer.set(true);
+                if let Some(text) = shared.latest.take()
+                    && !is_newer(&key, &text)
+                    && LocalStorage::raw().set_item(&key, &text).is_err()
+                    && let Some(message) = shared.tell(FULL)
+                {
+                    tell(message);
+                }
+            },
+        );
     }
 
     /// The stream has ended: another tab may write, once what waits for the lock is written.
@@ -210,11 +215,12 @@ struct TabLock {
     ends_at_once: Rc<Cell<bool>>,
     /// The browser calls it when the lock is ours.
     _granted: Closure<dyn FnMut(JsValue) -> JsValue>,
+    _probed: Closure<dyn FnMut(JsValue)>,
 }
 
 impl TabLock {
-    /// `None` where there are no locks: an old browser, or a page that is not secure.
-    fn request(name: &str, on_granted: impl Fn() + 'static) -> Option<Self> {
+    /// `None` where there are no locks (an old browser, or a page that is not secure): then every tab writes.
+    fn request(name: &str, on_taken: impl Fn() + 'static, on_granted: impl Fn() + 'static) -> Option<Self> {
         let locks = Reflect::get(&global("navigator")?, &"locks".into()).ok()?;
         let request = as_function(&Reflect::get(&locks, &"request".into()).ok()?)?;
         let controller = web_sys::AbortController::new().ok()?;
@@ -231,12 +237,23 @@ impl TabLock {
             }
             Promise::new(&mut |resolve, _| *resolver.borrow_mut() = Some(resolve)).into()
         });
-        let promise = request.call3(&locks, &name.into(), &options, granted.as_ref()).ok()?;
-        // Ends with an AbortError where it was never granted.
-        spawn_local(async move {
-            let _ = JsFuture::from(promise.unchecked_into::<Promise>()).await;
+        // Asks without waiting whether another tab has it.
+        let probe = js_sys::Object::new();
+        Reflect::set(&probe, &"ifAvailable".into(), &JsValue::TRUE).ok()?;
+        let probed = Closure::new(move |lock: JsValue| {
+            if lock.is_null() {
+                on_taken();
+            }
         });
-        Some(Self { controller, release, ends_at_once, _granted: granted })
+        let asked = request.call3(&locks, &name.into(), &probe, probed.as_ref()).ok()?;
+        let wanted = request.call3(&locks, &name.into(), &options, granted.as_ref()).ok()?;
+        // They end with an error where nobody waits for the answer any more.
+        for promise in [asked, wanted] {
+            spawn_local(async move {
+                let _ = JsFuture::from(promise.unchecked_into::<Promise>()).await;
+            });
+        }
+        Some(Self { controller, release, ends_at_once, _granted: granted, _probed: probed })
     }
 }
 
