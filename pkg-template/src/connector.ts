@@ -8,10 +8,13 @@ import { Connector as Core, type Host, type Notice } from './glue/core.js';
 import { guarded, loadCore, onTrap } from './core.js';
 import { memory } from './loader.js';
 import { GIVEN_BACK } from './loop.js';
+import { Observer } from './observer.js';
 import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, StateChangeInfo, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
+import { redact } from './redact.js';
 import { isRepeatable, sendRequest } from './request.js';
 import { describeIssues, type StandardSchemaV1 } from './schema.js';
+import { StoreKeeper } from './storage.js';
 
 /** Waits before a failed handler is called again: doubled from the first to the second. */
 const HANDLER_RETRY_MS_MIN = 100;
@@ -63,6 +66,10 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
   #consumers: Consumers | undefined;
   /** The error that closed the stream, or will. */
   #fatal: SSEError | undefined;
+  /** Drives the app's own store, where there is one. */
+  #keeper: StoreKeeper | undefined;
+  /** Where there is a metricsSink or a logger. */
+  readonly #observer: Observer | undefined;
 
   constructor(url: Fresh<string | URL>, options: ConnectOptions<Map> = {}) {
     this.#url = url;
@@ -72,6 +79,9 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     if (isManual || options.schemas !== undefined) this.#consume();
     // The core says so where it is no signal.
     options.signal?.addEventListener?.('abort', this.#aborted);
+    if (options.metricsSink !== undefined || options.logger !== undefined) {
+      this.#observer = new Observer(options, { enter: () => { this.#inApp += 1; }, leave: () => this.#leave() });
+    }
   }
 
   /** Where the connection stands. */
@@ -269,6 +279,7 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
       this.#fail(error);
       return;
     }
+    this.#keeper ??= this.#makeKeeper();
     this.#forgetTrap = onTrap((message) => this.#trapped(message));
   }
 
@@ -360,6 +371,7 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
   #tellError(error: SSEError): void {
     const { onError } = this.#options;
     if (this.#options.debug === true) console.debug('[holdfast]', error);
+    this.#observer?.error(error);
     if (typeof onError === 'function') this.#call(onError, error);
     // Errors that the connector deals with by itself are no news to a page that does not ask for them.
     else if (!error.willRetry) reportUnhandled(error);
@@ -401,6 +413,7 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
       try {
         return this.#pump.deliver(batch);
       } finally {
+        if (this.#observer?.wantsCounters === true) this.#observeCounters();
         this.#leave();
       }
     },
@@ -410,15 +423,36 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
       this.#requested = true;
       return sendRequest(this.#options as ConnectOptions, url, init, cursor, isFirst);
     },
-    committed: (cursor) => {
+    committed: (cursor, done) => {
       this.#lastEventId = cursor;
+      this.#keeper?.save(cursor, done ?? []);
+    },
+    restore: () => {
+      const core = this.#core;
+      void this.#keeper?.load().then((record) => {
+        if (core === this.#core) guarded(() => core?.restored(record?.cursor, record?.done));
+      });
     },
   };
+
+  /** Made once the options are known to be valid, and kept when the core is replaced. */
+  #makeKeeper(): StoreKeeper | undefined {
+    const { eventIdStorage, persistLastEventId, timeout } = this.#options;
+    if (eventIdStorage === undefined || persistLastEventId === false) return undefined;
+    return new StoreKeeper(eventIdStorage, timeout, {
+      // A store of the app's is app code.
+      enter: () => { this.#inApp += 1; },
+      leave: () => this.#leave(),
+      failed: (message, cause) => this.#tellError(new SSEError('storage_unavailable', message, { cause, willRetry: true })),
+    });
+  }
 
   #notice(notice: Notice): void {
     const { kind, ...info } = notice as Notice & Record<string, never>;
     const options = this.#options;
-    if (options.debug === true) console.debug('[holdfast]', kind, info);
+    if (options.debug === true) console.debug('[holdfast]', kind, redact(info));
+    if (kind === 'close' && this.#observer?.wantsCounters === true) this.#observeCounters();
+    this.#observer?.notice(kind, kind === 'open' ? { url: this.#shownUrl, ...info } : info);
     switch (kind) {
       case 'stateChange':
         return this.#stateChanged(info as unknown as StateChangeInfo);
@@ -443,6 +477,11 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     }
   }
 
+  #observeCounters(): void {
+    const { eventsReceived = 0, outOfOrder = 0 } = this.#ask((core) => core.stats() as Partial<Stats>, {});
+    this.#observer?.counters({ eventsReceived, outOfOrder }, this.#pump.processed, this.#pump.latest);
+  }
+
   /** What the app is told as the URL: never what a function gave, which may hold a token. */
   get #shownUrl(): string {
     return typeof this.#url === 'function' ? '' : String(this.#url);
@@ -455,6 +494,7 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     enter: () => { this.#inApp += 1; },
     leave: () => this.#leave(),
     tell: (kind, event) => {
+      if (kind === Kind.control) this.#observer?.control(event);
       if (kind === Kind.cursor) this.onCursor?.(event.id ?? '');
       else this.#call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
     },

@@ -20,6 +20,16 @@ export const version: typeof api.version = () => {
   return api.version();
 };
 
+export const createSSEParser: typeof api.createSSEParser = (options) => {
+  provideSource(inlineWasm);
+  return api.createSSEParser(options);
+};
+
+export const parseSSEChunk: typeof api.parseSSEChunk = (chunk) => {
+  provideSource(inlineWasm);
+  return api.parseSSEChunk(chunk);
+};
+
 /** {@inheritDoc api.SSEConnector} */
 export class SSEConnector<Map extends EventMap = EventMap> extends api.SSEConnector<Map> {
   constructor(url: Fresh<string | URL>, options?: ConnectOptions<Map>) {

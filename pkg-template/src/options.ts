@@ -2,6 +2,9 @@
 
 import type { SSEError } from './errors.js';
 import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
+import type { LoggerLike } from './logger.js';
+import type { MetricsSink } from './metrics.js';
+import type { EventIdStorage } from './storage.js';
 import type { StandardSchemaIssue, StandardSchemaV1 } from './schema.js';
 
 /** A value, or a function that gives one, asked anew at each attempt; it may be asynchronous. */
@@ -31,10 +34,15 @@ export const TransitionReason = {
 } as const;
 export type TransitionReason = (typeof TransitionReason)[keyof typeof TransitionReason];
 
-/** Why no further attempt is made. */
+/**
+ * Why no further attempt is made. `onGiveUp` hears of the first two; an end that the app asked for is no giving up, and is
+ * told by `onClose`: the other two are for code that names such ends.
+ */
 export const GiveUpReason = {
   MAX_ATTEMPTS_REACHED: 'max_attempts_reached',
   MAX_RETRY_TIME_EXCEEDED: 'max_retry_time_exceeded',
+  USER_STOPPED: 'user_stopped',
+  INTENTIONAL_DISCONNECT: 'intentional_disconnect',
 } as const;
 export type GiveUpReason = (typeof GiveUpReason)[keyof typeof GiveUpReason];
 
@@ -46,8 +54,16 @@ export const CannotResumeFallback = {
 } as const;
 export type CannotResumeFallback = (typeof CannotResumeFallback)[keyof typeof CannotResumeFallback];
 
-/** By what envelopes of a server with ids of its own are ordered. */
-export const OrderingRule = { SEQUENCE: 'SEQUENCE', NONE: 'NONE' } as const;
+/**
+ * By what envelopes of a server with ids of its own are ordered, within their `stream_id`, else within the connection:
+ * by `sequence`, by `event_id` as text (UUIDv7, ULID), by `ts` as a moment (equal ones pass), or not at all.
+ */
+export const OrderingRule = {
+  SEQUENCE: 'SEQUENCE',
+  EVENT_ID: 'EVENT_ID',
+  TIMESTAMP: 'TIMESTAMP',
+  NONE: 'NONE',
+} as const;
 export type OrderingRule = (typeof OrderingRule)[keyof typeof OrderingRule];
 
 /** What happens to a late event. */
@@ -99,6 +115,11 @@ export interface RetryPolicy {
   maxRetryTimeMs?: number;
   /** Delays are spread by this share to either side, 0–1. Default 0.2. */
   jitterPct?: number;
+  /**
+   * `full` spreads each delay between nothing and the whole of it, in place of `jitterPct`: a crowd that was cut off in one
+   * moment comes back evenly. Default 'proportional'.
+   */
+  jitterKind?: 'proportional' | 'full';
   /** Growth from one delay to the next. Default 2. */
   multiplier?: number;
 }
@@ -137,8 +158,14 @@ export interface DuplicateInfo {
 export interface OutOfOrderInfo {
   eventId?: string;
   eventType: string;
-  lastSequence: number;
-  sequence: number;
+  /** By what it is late. */
+  rule: OrderingRule;
+  /** With rule SEQUENCE: the number before it, and its own, which is not higher. */
+  lastSequence?: number;
+  sequence?: number;
+  /** With rules EVENT_ID and TIMESTAMP: what came before it, and its own, which is not later. */
+  lastMark?: string;
+  mark?: string;
   dropped: boolean;
 }
 export interface GapInfo {
@@ -229,8 +256,13 @@ export interface ConnectOptions<Map extends EventMap = EventMap> {
   timeout?: number;
 
   // Resume
-  /** Keep the cursor in localStorage, so that a reload resumes. Default false. */
+  /**
+   * Keep the cursor, so that a reload or a restart resumes: in `eventIdStorage`, else in sessionStorage for this tab and
+   * localStorage for new ones. Default false; true where an `eventIdStorage` is given.
+   */
   persistLastEventId?: boolean;
+  /** Where the cursor is kept, in place of the browser's storage: one of ours, or any object with the three methods. */
+  eventIdStorage?: EventIdStorage;
   /** Name of the stored cursor. Default: origin and path of the URL, never its query. */
   persistKey?: string;
   /** Default 'start_fresh'. */
@@ -300,6 +332,16 @@ export interface ConnectOptions<Map extends EventMap = EventMap> {
 
   /** Log what happens to the console. Default false. */
   debug?: boolean;
+  /** Log what happens as structured entries: `createClientLogger()`, or any object with its methods. */
+  logger?: LoggerLike;
+
+  // Metrics
+  /** Default true: what `metricsSink` is given for. */
+  enableMetrics?: boolean;
+  /** Takes the metrics, `sse_client_…`: one of ours, or any object with the three methods. Default: none are made. */
+  metricsSink?: MetricsSink;
+  /** Observe `sse_client_event_lag_ms`, for the last event of each chunk: it costs a look into its JSON. Default true. */
+  trackEventLag?: boolean;
 }
 
 /** Counters since the connector was made. */

@@ -46,6 +46,8 @@ interface Outcome {
 export class Pump {
   /** The last record that was given to the app. */
   started = 0;
+  /** Events that the app has finished, failed ones that are skipped included. */
+  processed = 0;
   /** The last event that was given to the app. */
   latest: StreamEvent | undefined;
 
@@ -152,6 +154,7 @@ export class Pump {
   /** Gives events to the app until something else comes or a handler does not simply return: the hot path. */
   #events(batch: Batch): boolean {
     const { onEvent } = this.#host;
+    const from = batch.next;
     let event!: StreamEvent;
     let outcome: Outcome = {};
     this.#host.enter();
@@ -171,6 +174,7 @@ export class Pump {
       outcome = { failure: { error } };
     }
     this.latest = event;
+    this.processed += batch.next - from - 1;
     this.#host.leave();
     return this.#judge(outcome, { event, token: batch.token(batch.next - 1), tries: 1, void: false });
   }
@@ -189,7 +193,10 @@ export class Pump {
   #judge({ result, failure }: Outcome, flight: Flight): boolean {
     if (failure !== undefined) return this.#failed(failure.error, flight);
     if (this.#unackedMax !== undefined) return this.#awaitAck(result, flight);
-    if (!isThenable(result)) return true;
+    if (!isThenable(result)) {
+      this.processed += 1;
+      return true;
+    }
     this.#working.add(flight);
     const settled = (finish: () => boolean): void => {
       this.#working.delete(flight);
@@ -197,7 +204,10 @@ export class Pump {
       this.#run();
     };
     result.then(
-      () => settled(() => true),
+      () => settled(() => {
+        this.processed += 1;
+        return true;
+      }),
       (error: unknown) => settled(() => this.#failed(error, flight)),
     );
     return false;
@@ -234,7 +244,10 @@ export class Pump {
   #failed(error: unknown, flight: Flight): boolean {
     const { event, token, tries } = flight;
     const next = this.#host.failed(error, event, tries);
-    if (next === 'skip') return true;
+    if (next === 'skip') {
+      this.processed += 1;
+      return true;
+    }
     if (flight.void) return false;
     if (next === 'stop' || !this.#open) {
       // Not processed: the cursor stays before it, and a later connect() gets it again.

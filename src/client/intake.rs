@@ -8,7 +8,7 @@ use super::dedupe::DedupeWindow;
 use super::ledger::Ledger;
 use super::liveness::Liveness;
 use super::notice::Notice;
-use super::ordering::{OrderingGuard, OutOfOrderPolicy};
+use super::ordering::{Mark, OrderingGuard, OutOfOrderPolicy};
 use super::sequencer::{HeldEvent, Missing, Place, Sequencer};
 use super::stats::Stats;
 use crate::wire::{self, EventRef, Position, Sink};
@@ -258,11 +258,16 @@ impl Intake {
             let dropped = policy != OutOfOrderPolicy::Accept;
             self.stats.out_of_order += 1;
             if policy != OutOfOrderPolicy::Drop {
+                let (last_sequence, last_mark) = split_mark(late.last);
+                let (sequence, mark) = split_mark(late.mark);
                 self.notice(Notice::OutOfOrder {
                     event_id: id.map(str::to_owned),
                     event_type: event.name.to_owned(),
-                    last_sequence: late.last_sequence,
-                    sequence: late.sequence,
+                    rule: self.guard.rule(),
+                    last_sequence,
+                    sequence,
+                    last_mark,
+                    mark,
                     dropped,
                 });
             }
@@ -340,6 +345,13 @@ impl Intake {
                 self.sequencer = Some(sequencer);
             }
         }
+    }
+}
+
+fn split_mark(mark: Mark) -> (Option<u64>, Option<String>) {
+    match mark {
+        Mark::Sequence(sequence) => (Some(sequence), None),
+        Mark::Text(text) => (None, Some(text)),
     }
 }
 

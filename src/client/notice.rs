@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::ordering::OrderingRule;
 use super::state::{State, TransitionReason};
 use crate::wire::ParseError;
 
@@ -166,10 +167,20 @@ pub enum Notice {
         event_id: Option<String>,
         /// Its name.
         event_type: String,
-        /// The sequence that came before it.
-        last_sequence: u64,
+        /// By what it is late.
+        rule: OrderingRule,
+        /// The sequence that came before it, where events are ordered by that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_sequence: Option<u64>,
         /// Its own, lower one.
-        sequence: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sequence: Option<u64>,
+        /// The event id or timestamp that came before it, where events are ordered by one of those.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_mark: Option<String>,
+        /// Its own, lower one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mark: Option<String>,
         /// Whether it was dropped.
         dropped: bool,
     },

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use js_sys::Object;
+use js_sys::{Array, Object};
 use wasm_bindgen::prelude::*;
 
 use super::driver::Driver;
 use super::host::{Host, to_js};
 use super::options::WebOptions;
-use crate::client::{Input, State};
+use crate::client::{Input, State, StoredRecord};
 
 /// One stream. Its methods take `&self` only and hold no borrow when they call out, so that a call from inside a
 /// callback cannot find the object in use. Dropping it ends everything that it started.
@@ -35,6 +35,13 @@ impl Connector {
         self.driver.begin_at(cursor);
     }
 
+    /// What the app's own store held, in answer to the host's `restore`.
+    pub fn restored(&self, cursor: Option<String>, done: Option<Array>) {
+        let done = done.map(|done| done.iter().filter_map(|id| id.as_string()).collect());
+        let record = cursor.map(|cursor| StoredRecord { cursor, done: done.unwrap_or_default() });
+        self.driver.input(Input::Restored(record));
+    }
+
     /// Connects, unless it is connected or about to.
     pub fn connect(&self) {
         self.driver.begin(Input::Connect);
@@ -58,7 +65,7 @@ impl Connector {
     /// Forgets the cursor, the stored one too.
     #[wasm_bindgen(js_name = clearCursor)]
     pub fn clear_cursor(&self) {
-        self.driver.input(Input::ClearCursor);
+        self.driver.clear_cursor();
     }
 
     /// `idle`, `connecting`, `open`, `retrying` or `closed`.

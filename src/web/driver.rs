@@ -77,7 +77,14 @@ impl Driver {
             transport.abort();
         }
         self.page_watch.take();
+        self.store.borrow_mut().abandon();
         self.wake_up.borrow_mut().set(0, None, || {});
+    }
+
+    /// Forgets the cursor, the stored one too.
+    pub(crate) fn clear_cursor(self: &Rc<Self>) {
+        self.store.borrow().clear();
+        self.input(Input::ClearCursor);
     }
 
     fn page_event(self: &Rc<Self>, event: PageEvent) {
@@ -142,13 +149,18 @@ impl Driver {
         }
         if client.state() == State::Closed {
             self.page_watch.take();
+            self.store.borrow_mut().let_go();
         }
     }
 
     fn perform(self: &Rc<Self>, output: Output) {
         match output {
             Output::Restore => {
-                let (record, problem) = match self.first_cursor.take() {
+                let first = self.first_cursor.take();
+                if first.is_none() && self.options.app_keeps_cursor {
+                    return self.host.restore();
+                }
+                let (record, problem) = match first {
                     Some(cursor) => (Some(StoredRecord { cursor, done: Vec::new() }), None),
                     None => self.store.borrow_mut().load(),
                 };
@@ -156,6 +168,12 @@ impl Driver {
                 self.client.borrow_mut().handle_input(now_ms(), Input::Restored(record));
             }
             Output::Request(request) => {
+                let driver = Rc::downgrade(self);
+                self.store.borrow_mut().hold(move |message| {
+                    if let Some(driver) = driver.upgrade() {
+                        driver.storage_problem(Some(message));
+                    }
+                });
                 *self.transport.borrow_mut() = Some(fetch::start(self, request));
             }
             Output::Abort(id) => {
@@ -167,8 +185,8 @@ impl Driver {
             }
             Output::Deliver => self.deliver(),
             Output::Commit(record) => {
-                self.host.committed(&record.cursor);
-                let problem = self.store.borrow_mut().save(record);
+                self.host.tell_committed(&record);
+                let problem = self.store.borrow_mut().save(&record);
                 self.storage_problem(problem);
             }
             Output::Notify(notice) => self.host.notify_app(&notice),

@@ -4,7 +4,7 @@ use js_sys::{Array, Function};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
-use crate::client::{Batch, Notice};
+use crate::client::{Batch, Notice, StoredRecord};
 
 #[wasm_bindgen(typescript_custom_section)]
 const HOST: &str = r#"
@@ -20,8 +20,10 @@ export interface Host {
   notify(notice: Notice): void;
   /** Makes a request. Answers with its response, or with the response and what the app decided about it. */
   request(url: string, init: RequestInit, cursor: string): Promise<unknown>;
-  /** The cursor moved to here: everything up to it is processed. */
-  committed(cursor: string): void;
+  /** The cursor moved to here: everything up to it is processed, and so are the ids in `done`. */
+  committed(cursor: string, done: string[] | undefined): void;
+  /** Load the cursor from the app's own store; answered with `restored`. */
+  restore(): void;
 }
 /** One of the core's notices; `kind` names the callback. */
 export type Notice = { kind: string } & Record<string, unknown>;
@@ -60,7 +62,10 @@ extern "C" {
     ) -> js_sys::Promise;
 
     #[wasm_bindgen(method, structural)]
-    pub(crate) fn committed(this: &Host, cursor: &str);
+    fn committed(this: &Host, cursor: &str, done: Option<Array>);
+
+    #[wasm_bindgen(method, structural)]
+    pub(crate) fn restore(this: &Host);
 }
 
 impl Host {
@@ -81,6 +86,11 @@ impl Host {
             call.notices.clone(),
         );
         finished as u64
+    }
+
+    pub(crate) fn tell_committed(&self, record: &StoredRecord) {
+        let done: Array = record.done.iter().map(|id| JsValue::from_str(id)).collect();
+        self.committed(&record.cursor, Some(done).filter(|done| done.length() > 0));
     }
 
     pub(crate) fn notify_app(&self, notice: &Notice) {

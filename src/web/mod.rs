@@ -14,9 +14,11 @@ mod helpers;
 mod host;
 mod lifecycle;
 mod options;
+mod parser;
 mod storage;
 mod timer;
 
 pub use connector::Connector;
 pub use helpers::{set_trap_hook, version};
 pub use host::Host;
+pub use parser::StreamParser;

@@ -39,15 +39,20 @@ const CALLBACKS: [&str; 19] = [
     "fetch",
 ];
 
-const VALUES: [&str; 34] = [
+const VALUES: [&str; 39] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
     "headers",
     "traceId",
     "debug",
+    "logger",
+    "enableMetrics",
+    "metricsSink",
+    "trackEventLag",
     "persistLastEventId",
     "persistKey",
+    "eventIdStorage",
     "cannotResumeFallback",
     "enableLivenessCheck",
     "livenessTimeoutMs",
@@ -76,8 +81,8 @@ const VALUES: [&str; 34] = [
     "onInvalidEvent",
 ];
 
-const RETRY_POLICY: [&str; 6] =
-    ["baseDelayMs", "maxDelayMs", "maxAttempts", "maxRetryTimeMs", "jitterPct", "multiplier"];
+const RETRY_POLICY: [&str; 7] =
+    ["baseDelayMs", "maxDelayMs", "maxAttempts", "maxRetryTimeMs", "jitterPct", "jitterKind", "multiplier"];
 
 /// Everything that the web side needs to know about one stream.
 pub(crate) struct WebOptions {
@@ -89,6 +94,8 @@ pub(crate) struct WebOptions {
     pub(crate) trace_id: Option<String>,
     /// The key of the stored cursor; `None` does not persist.
     pub(crate) persist_key: Option<String>,
+    /// The app brought a store along: TypeScript loads from it and saves to it.
+    pub(crate) app_keeps_cursor: bool,
     pub(crate) credentials: Option<String>,
     /// The cursor goes into this query parameter instead of the `Last-Event-ID` header.
     pub(crate) last_event_id_param: Option<String>,
@@ -130,10 +137,17 @@ impl WebOptions {
         config.can_refresh_credentials = config.repeatable && (headers.is_function() || url.is_function());
         config.unfinished_max = checks::unfinished_max(&root)?;
         checks::schemas(&root)?;
-        config.report_duplicates = root.function("onDuplicate")?.is_some();
+        let has_sink = check_methods(&root, "metricsSink", &["incCounter", "setGauge", "observe"])?;
+        let has_logger = check_methods(&root, "logger", &["debug", "info", "warn", "error"])?;
+        let counts = root.flag("enableMetrics")?.unwrap_or(true) && has_sink;
+        root.flag("trackEventLag")?;
+        config.report_duplicates = counts || has_logger || root.function("onDuplicate")?.is_some();
         config.rng_seed = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
 
-        let persist = root.flag("persistLastEventId")?.unwrap_or(false);
+        let persist = root.flag("persistLastEventId")?;
+        let has_store = check_methods(&root, "eventIdStorage", &["get", "set", "clear"])?;
+        let app_keeps_cursor = has_store && persist != Some(false);
+        let persist = persist.unwrap_or(false) && !app_keeps_cursor;
         let persist_key = root.string("persistKey")?;
         let persist_key = match (persist, persist_key, &known_url) {
             (false, _, _) => None,
@@ -154,6 +168,7 @@ impl WebOptions {
             headers,
             trace_id: root.string("traceId")?,
             persist_key,
+            app_keeps_cursor,
             credentials: root.choice("credentials", &["omit", "same-origin", "include"])?,
             last_event_id_param: root.string("lastEventIdParam")?,
             host: known_url.map(|url| url.hostname()),
@@ -180,9 +195,14 @@ fn read_config(root: &Fields<'_>) -> Result<Config, InvalidOption> {
     set(&mut dedupe.ttl_ms, root.ms("dedupeTtlMs", 0.0)?);
     config.dedupe = root.flag("enableDedupe")?.unwrap_or(true).then_some(dedupe);
 
-    let rule = root.choice("orderingRule", &["SEQUENCE", "NONE"])?;
-    let ordered = root.flag("enableOrdering")?.unwrap_or(true) && rule.as_deref() != Some("NONE");
-    config.ordering.rule = if ordered { OrderingRule::Sequence } else { OrderingRule::None };
+    let rule = root.choice("orderingRule", &["SEQUENCE", "EVENT_ID", "TIMESTAMP", "NONE"])?;
+    config.ordering.rule = match rule.as_deref() {
+        _ if root.flag("enableOrdering")? == Some(false) => OrderingRule::None,
+        Some("EVENT_ID") => OrderingRule::EventId,
+        Some("TIMESTAMP") => OrderingRule::Timestamp,
+        Some("NONE") => OrderingRule::None,
+        _ => OrderingRule::Sequence,
+    };
     match root.choice("outOfOrderPolicy", &["DROP", "DROP_WITH_CALLBACK", "ACCEPT"])?.as_deref() {
         Some("DROP") => config.ordering.policy = OutOfOrderPolicy::Drop,
         Some("ACCEPT") => config.ordering.policy = OutOfOrderPolicy::Accept,
@@ -209,6 +229,9 @@ fn read_retry_policy(root: &Fields<'_>) -> Result<RetryPolicy, InvalidOption> {
     set(&mut policy.multiplier, fields.number("multiplier", 1.0, 100.0)?);
     if let Some(share) = fields.number("jitterPct", 0.0, 1.0)? {
         policy.jitter = Jitter::Proportional(share);
+    }
+    if fields.choice("jitterKind", &["proportional", "full"])?.as_deref() == Some("full") {
+        policy.jitter = Jitter::Full;
     }
     policy.max_attempts = fields
         .number("maxAttempts", 0.0, f64::INFINITY)?
@@ -264,6 +287,17 @@ pub(crate) fn parse_url(text: &str) -> Result<web_sys::Url, String> {
     } else {
         Err(format!("the URL {text:?} is not one of http or https"))
     }
+}
+
+/// Whether there is such an object of the app's, with all its methods.
+fn check_methods(root: &Fields<'_>, name: &str, methods: &[&str]) -> Result<bool, InvalidOption> {
+    let object = root.get(name);
+    let is_method =
+        |method: &&str| Reflect::get(&object, &(*method).into()).is_ok_and(|method| method.is_function());
+    if object.is_undefined() || methods.iter().all(is_method) {
+        return Ok(!object.is_undefined());
+    }
+    Err(root.invalid(name, &format!("an object with the methods {}", methods.join(", ")), &object))
 }
 
 fn check_headers(root: &Fields<'_>) -> Result<JsValue, InvalidOption> {

@@ -2,7 +2,7 @@
 //!
 //! - [`Parser`] turns bytes, however they are split, into events; [`encode`] is its inverse.
 //! - [`Position`] and [`Cursor`] are the ids that our own server hands out.
-//! - [`envelope`] and [`control`] read and name what travels inside `data:` lines.
+//! - [`envelope`] and [`control`] read and name what travels inside `data:` lines; [`time`] compares its timestamps.
 
 pub mod control;
 pub mod encode;
@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod id;
 pub mod json;
 pub mod parser;
+pub mod time;
 
 pub use encode::EncodeError;
 pub use id::{Cursor, InvalidId, Position};

@@ -1,0 +1,96 @@
+// Names and presets that apps branch on or pass in. Plain values: what an app does not use is not in its bundle.
+
+import type { RetryPolicy } from './options.js';
+
+/** A policy with everything in it. */
+export type FullRetryPolicy = Readonly<Required<Omit<RetryPolicy, 'jitterKind'>>>;
+
+/** What holds where `retryPolicy` says nothing. */
+export const DEFAULT_RETRY_POLICY: FullRetryPolicy = {
+  baseDelayMs: 1_000,
+  maxDelayMs: 30_000,
+  maxAttempts: Infinity,
+  maxRetryTimeMs: Infinity,
+  jitterPct: 0.2,
+  multiplier: 2,
+};
+
+const AGGRESSIVE: FullRetryPolicy =
+  { ...DEFAULT_RETRY_POLICY, baseDelayMs: 500, maxDelayMs: 10_000, maxAttempts: 20, jitterPct: 0.3 };
+const CONSERVATIVE: FullRetryPolicy =
+  { ...DEFAULT_RETRY_POLICY, baseDelayMs: 2_000, maxDelayMs: 60_000, maxAttempts: 5 };
+
+/** Ready-made values for `retryPolicy`. A function's answer is the caller's own, to change as it likes. */
+export const RetryPolicies = {
+  /** Back soon, 20 attempts. For a stream that somebody is looking at. */
+  AGGRESSIVE,
+  /** The default: for ever, at most 30 s apart. */
+  STANDARD: DEFAULT_RETRY_POLICY,
+  /** Slowly, 5 attempts. For streams that are nice to have. */
+  CONSERVATIVE,
+  default: (): RetryPolicy => ({ ...DEFAULT_RETRY_POLICY }),
+  aggressive: (): RetryPolicy => ({ ...AGGRESSIVE }),
+  conservative: (): RetryPolicy => ({ ...CONSERVATIVE }),
+  /** Any number of attempts within five minutes. */
+  timeCapped: (): RetryPolicy => ({ ...DEFAULT_RETRY_POLICY, maxRetryTimeMs: 300_000, jitterPct: 0.25 }),
+  /** Ten attempts within two minutes. */
+  balanced: (): RetryPolicy =>
+    ({ ...DEFAULT_RETRY_POLICY, maxDelayMs: 15_000, maxAttempts: 10, maxRetryTimeMs: 120_000 }),
+  /** No retry at all. */
+  none: (): RetryPolicy => ({ ...DEFAULT_RETRY_POLICY, maxAttempts: 0 }),
+  /** For ever, at most a minute apart. */
+  persistent: (): RetryPolicy => ({ ...DEFAULT_RETRY_POLICY, maxDelayMs: 60_000, jitterPct: 0.25 }),
+} as const;
+
+/** What holds where `dedupeMaxSize` and `dedupeTtlMs` say nothing. */
+export const DEDUPE_DEFAULTS = { MAX_SIZE: 1_000, TTL_MS: 0 } as const;
+
+/** Defaults of client and server. */
+export const Defaults = {
+  HEARTBEAT_INTERVAL_MS: 15_000,
+  CLIENT_TIMEOUT_MS: 60_000,
+  LIVENESS_TIMEOUT_MS: 30_000,
+  LIVENESS_GRACE_PERIOD_MS: 5_000,
+  RETRY_INTERVAL_MS: 3_000,
+  MAX_RETRY_ATTEMPTS: Infinity,
+  MAX_REPLAY_EVENTS: 1_000,
+} as const;
+
+/** Why a stream ended, as `onClose` tells it. A server may give reasons of its own in `control.close`. */
+export const DisconnectReason = {
+  CLIENT_CLOSE: 'client_close',
+  CLIENT_ABORT: 'client_abort',
+  CLIENT_TIMEOUT: 'client_timeout',
+  SERVER_SHUTDOWN: 'server_shutdown',
+  SERVER_RESTART: 'server_restart',
+  SERVER_ERROR: 'server_error',
+  IDLE_TIMEOUT: 'idle_timeout',
+  NETWORK_ERROR: 'network_error',
+  HEARTBEAT_MISSED: 'heartbeat_missed',
+  LIVENESS_TIMEOUT: 'liveness_timeout',
+  OVERLOAD_REJECT: 'overload_reject',
+  RATE_LIMITED: 'rate_limited',
+  AUTH_EXPIRED: 'auth_expired',
+  STREAM_ENDED: 'stream_ended',
+  PARSE_ERROR: 'parse_error',
+  INVALID_EVENT: 'invalid_event',
+  /** Ours: a new connection replaces the open one. */
+  RECONNECT: 'reconnect',
+  /** Ours: events were missing, and are fetched by a new connection. */
+  GAP: 'gap',
+  /** Ours: the server cannot replay, and `cannotResumeFallback` is `close`. */
+  CANNOT_RESUME: 'cannot_resume',
+} as const;
+export type DisconnectReason = (typeof DisconnectReason)[keyof typeof DisconnectReason];
+
+/** Why a server cannot replay: `code` of `onCannotResume`. */
+export const CannotResumeReason = {
+  EVENT_NOT_FOUND: 'event_not_found',
+  BUFFER_EXPIRED: 'buffer_expired',
+  REPLAY_TOO_LARGE: 'replay_too_large',
+  RESUME_DISABLED: 'resume_disabled',
+  INVALID_EVENT_ID: 'invalid_event_id',
+  STREAM_NOT_FOUND: 'stream_not_found',
+  NO_BUFFER: 'no_buffer',
+} as const;
+export type CannotResumeReason = (typeof CannotResumeReason)[keyof typeof CannotResumeReason];
