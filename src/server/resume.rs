@@ -25,6 +25,12 @@ pub(crate) struct Start {
     pub(crate) refused: Option<Refused>,
 }
 
+impl Start {
+    fn after(refused: Refused) -> Self {
+        Self { place: refused.place, refused: Some(refused) }
+    }
+}
+
 /// Why a cursor cannot be resumed. The stream goes on all the same, after `place`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
@@ -40,7 +46,7 @@ pub(crate) struct Refused {
 
 /// The events after the cursor are no longer stored.
 pub(crate) const EXPIRED: &str = "buffer_expired";
-/// The cursor is of another life of the log, or ahead of it.
+/// The cursor is of an epoch that the log does not know, or beyond the end of one that it knows.
 pub(crate) const NOT_FOUND: &str = "event_not_found";
 /// The cursor is no id of ours.
 pub(crate) const INVALID: &str = "invalid_event_id";
@@ -64,23 +70,22 @@ pub(crate) fn gap(place: Place, bounds: &Bounds) -> Option<Refused> {
 }
 
 fn resume(id: &str, channel: &str, bounds: &Bounds, log: &dyn EventLog) -> Start {
-    let refused = match position(id, channel) {
-        None => refuse(INVALID, bounds, None),
-        Some(position) => {
-            let known = log.generation(&position.epoch).filter(|g| position.sequence <= bounds.end_of(*g));
-            match known {
-                None => refuse(NOT_FOUND, bounds, None),
-                Some(generation) => {
-                    let place = Place { generation, sequence: position.sequence };
-                    match gap(place, bounds) {
-                        None => return Start { place, refused: None },
-                        Some(refused) => refused,
-                    }
-                }
-            }
-        }
+    let Some(position) = position(id, channel) else {
+        return Start::after(refuse(INVALID, bounds, None));
     };
-    Start { place: refused.place, refused: Some(refused) }
+    let Some(generation) = log.generation(&position.epoch) else {
+        return Start::after(refuse(NOT_FOUND, bounds, None));
+    };
+    let end = bounds.end_of(generation);
+    let place = Place { generation, sequence: position.sequence.min(end) };
+    let gap = gap(place, bounds);
+    if position.sequence <= end {
+        return gap.map_or(Start { place, refused: None }, Start::after);
+    }
+    // What the epoch gave out beyond its end is lost, nobody knows how much. All before it was seen: to begin with
+    // the oldest event would repeat it.
+    let refused = refuse(NOT_FOUND, bounds, None);
+    Start::after(if gap.is_none() { Refused { place, ..refused } } else { refused })
 }
 
 fn position(id: &str, channel: &str) -> Option<Position> {
@@ -142,8 +147,8 @@ mod tests {
         check(&format!("c:{epoch}-7"), at(0, 7), None);
         check(&format!("{epoch}-3"), at(0, 4), Some((EXPIRED, Some(1))));
         check(&format!("{epoch}-0"), at(0, 4), Some((EXPIRED, Some(4))));
-        check(&format!("{epoch}-11"), at(0, 4), Some((NOT_FOUND, None)));
-        check(&format!("{epoch}-18446744073709551615"), at(0, 4), Some((NOT_FOUND, None)));
+        check(&format!("{epoch}-11"), at(0, 10), Some((NOT_FOUND, None)));
+        check(&format!("{epoch}-18446744073709551615"), at(0, 10), Some((NOT_FOUND, None)));
         check("other-7", at(0, 4), Some((NOT_FOUND, None)));
         check("-7", at(0, 4), Some((INVALID, None)));
         check(&format!("d:{epoch}-7"), at(0, 4), Some((INVALID, None)));

@@ -50,7 +50,7 @@ struct Page {
     given_back: BTreeSet<usize>,
     /// Finished, with the time, and not stored yet.
     unsaved: BTreeMap<usize, u64>,
-    /// The server could not resume, and may have begun with what was seen on an earlier page.
+    /// The server did not know the cursor's epoch, and may have begun with what was seen on an earlier page.
     rewound: bool,
     overlaps: bool,
     /// The app forgot the cursor on this page.
@@ -126,7 +126,7 @@ impl Checker {
         if !self.page.started.insert(index) && !comes_again && !is_new {
             self.fail(format!("event {index} came twice within one connector"));
         }
-        // A server that cannot resume begins with its oldest event, which this page may never have seen.
+        // A server that does not know the epoch begins with its oldest event, which this page may never have seen.
         let in_order = !comes_again && !self.page.overlaps && !self.page.rewound;
         if let Some(last) = self.page.last_started.filter(|last| *last > index && in_order) {
             self.fail(format!("event {index} came after event {last}"));
@@ -199,7 +199,8 @@ impl Checker {
                 }
             }
             Notice::CannotResume { requested_id, oldest_available, newest_available, missing, .. } => {
-                self.page.rewound = true;
+                // Where the epoch is known, the server goes on from its end at the earliest.
+                self.page.rewound |= !requested_id.as_deref().is_some_and(|id| server.knows(id));
                 let from = requested_id.as_deref().and_then(|id| server.covered(id)).unwrap_or(0);
                 let oldest = oldest_available.as_deref().and_then(|id| server.covered(id));
                 let newest = newest_available.as_deref().and_then(|id| server.covered(id));

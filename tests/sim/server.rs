@@ -240,15 +240,19 @@ impl Server {
         let Ok(position) = cursor.parse::<Position>() else {
             return (first, first_position, Some(("invalid_event_id", None)));
         };
-        let known = self
-            .epochs
-            .iter()
-            .find(|epoch| epoch.known && epoch.name == position.epoch && position.sequence <= epoch.last);
-        let Some(epoch) = known else {
+        let Some(epoch) = self.epochs.iter().find(|epoch| epoch.known && epoch.name == position.epoch) else {
             return (first, first_position, Some(("event_not_found", None)));
         };
-        let after = epoch.start + position.sequence as usize;
+        let sequence = position.sequence.min(epoch.last);
+        let after = epoch.start + sequence as usize;
         let missing = (after..first).filter(|index| self.fates[*index] != Fate::Lost).count();
+        if position.sequence > epoch.last {
+            let refused = Some(("event_not_found", None));
+            return match missing {
+                0 => (after, format!("{}-{sequence}", epoch.name), refused),
+                _ => (first, first_position, refused),
+            };
+        }
         if missing > 0 {
             return (first, first_position, Some(("buffer_expired", Some(missing))));
         }
@@ -257,6 +261,13 @@ impl Server {
 
     fn oldest_there(&self) -> Option<usize> {
         (self.oldest..self.head()).find(|index| self.fates[*index] != Fate::Lost)
+    }
+
+    /// Whether this id is of an epoch that the log remembers.
+    pub(crate) fn knows(&self, cursor: &str) -> bool {
+        cursor
+            .parse::<Position>()
+            .is_ok_and(|position| self.epochs.iter().any(|epoch| epoch.known && epoch.name == position.epoch))
     }
 
     /// The id after which the event of this index comes.
