@@ -2,12 +2,15 @@
 
 import { Batch, Kind } from './batch.js';
 import { Consumers } from './consumers.js';
-import { type ErrorCode, reportUnhandled, SSEError } from './errors.js';
+import { NOTHING_COUNTED } from './counters.js';
+import { type ErrorCode, handlerFailure, handlerRetryMs, reportUnhandled, SSEError } from './errors.js';
 import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
-import { Connector as Core, type Host, type Notice } from './glue/core.js';
+import { Connector as Core, type Notice } from './glue/core.js';
 import { guarded, loadCore, onTrap } from './core.js';
-import { memory } from './loader.js';
+import { hostOf, type HostTarget } from './host.js';
+import { memory, WasmLoadError } from './loader.js';
 import { GIVEN_BACK } from './loop.js';
+import { callbackFor } from './notices.js';
 import { Observer } from './observer.js';
 import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, StateChangeInfo, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
@@ -15,10 +18,8 @@ import { redact } from './redact.js';
 import { isRepeatable, sendRequest } from './request.js';
 import { describeIssues, type StandardSchemaV1 } from './schema.js';
 import { StoreKeeper } from './storage.js';
+import { Traps } from './traps.js';
 
-/** Waits before a failed handler is called again: doubled from the first to the second. */
-const HANDLER_RETRY_MS_MIN = 100;
-const HANDLER_RETRY_MS_MAX = 30_000;
 /** The default of `maxUnacked`. */
 const UNACKED_MAX = 1_000;
 
@@ -29,13 +30,16 @@ interface ErrorNotice {
   willRetry: boolean;
 }
 
+/** Streams that run stay alive without the app's holding on to them. */
+const running = new Set<object>();
+
 type Command = 'connect' | 'stop' | 'reconnect' | 'clearCursor';
 
 /**
  * A stream that survives: it reconnects, resumes from its cursor, drops what came again and keeps the order.
  * Create it with `connectSSE`, or by hand and then call `connect()`.
  */
-export class SSEConnector<Map extends EventMap = EventMap> implements AsyncIterable<StreamEventOf<Map>> {
+export class SSEConnector<Map extends object = EventMap> implements AsyncIterable<StreamEventOf<Map>> {
   /**
    * Hears of ids without an event, which are part of what the native EventSource shows.
    * @internal
@@ -57,9 +61,12 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
   /** Names of events by the index that the core knows them by. */
   readonly #names: string[] = [];
   #attempt = 0;
-  /** The cursor as last stored: should the core fail, the stream goes on from here in a new one. */
-  #lastEventId = '';
+  /** The cursor and the ids processed beyond it: should the core fail, the stream goes on from here in a new one. */
+  #progress: readonly string[] = [];
   #forgetTrap: (() => void) | undefined;
+  /** What the app wants, whatever became of it: a failed core is replaced by one that goes on, or by one that rests. */
+  #wanted = false;
+  readonly #traps = new Traps();
   /** A request was made since the stream was last closed. */
   #requested = false;
   /** Listeners, loops, schemas and acks; undefined where onEvent is all there is. */
@@ -71,9 +78,11 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
   /** Where there is a metricsSink or a logger. */
   readonly #observer: Observer | undefined;
 
-  constructor(url: Fresh<string | URL>, options: ConnectOptions<Map> = {}) {
+  constructor(url: Fresh<string | URL>, given: ConnectOptions<Map> = {}) {
     this.#url = url;
-    this.#options = options;
+    // What is no object the core refuses, in its time.
+    const options = typeof given === 'object' && given !== null ? given : {};
+    this.#options = options === given ? options : given;
     const isManual = options.ack === 'manual';
     this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1, isManual ? options.maxUnacked ?? UNACKED_MAX : undefined);
     if (isManual || options.schemas !== undefined) this.#consume();
@@ -94,7 +103,7 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
 
   /** The cursor: everything up to this id is processed. Empty where there is none. */
   get lastEventId(): string {
-    return this.#ask((core) => core.lastEventId, this.#lastEventId);
+    return this.#ask((core) => core.lastEventId, this.#progress[0] ?? '');
   }
 
   /** Connects, unless it is connected or about to; after a stop or a give-up it starts again at the cursor. */
@@ -163,17 +172,7 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
   getStats(): Stats {
     const counters = this.#ask((core) => core.stats() as Partial<Stats>, {});
     return {
-      eventsReceived: 0,
-      eventsDelivered: 0,
-      duplicatesIgnored: 0,
-      outOfOrder: 0,
-      eventsMissing: 0,
-      heartbeats: 0,
-      reconnectCount: 0,
-      connectionsOpened: 0,
-      livenessFailures: 0,
-      bytesReceived: 0,
-      clockRegressions: 0,
+      ...NOTHING_COUNTED,
       ...counters,
       lag: this.#pump.latest?.lagMs,
       state: this.state,
@@ -197,7 +196,7 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     this.#options.signal?.removeEventListener?.('abort', this.#aborted);
     this.#disposed = true;
     this.#endLoops();
-    if (this.#inApp === 0) this.#release();
+    this.#release();
   }
 
   /** What hands events to others than onEvent; made when the first of them comes. */
@@ -249,6 +248,8 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     if (this.#disposed || this.#failed) return;
     // What was not begun yet never is; what is asked for while app code runs is done right behind it.
     if (command === 'stop' || command === 'reconnect') this.#pump.close();
+    if (command !== 'clearCursor') this.#wanted = command !== 'stop';
+    if (this.#wanted) running.add(this);
     this.#commands.push(command);
     if (this.#inApp > 0) return;
     if (this.#core !== undefined) this.#flush();
@@ -266,15 +267,16 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
       return;
     }
     this.#loading = false;
-    if (this.#disposed) return;
-    this.#create(undefined);
+    // A logout may come before the core does.
+    if (this.#disposed && !this.#commands.includes('clearCursor')) return;
+    this.#create();
     if (this.#core !== undefined) this.#flush();
   }
 
-  #create(cursor: string | undefined): void {
+  #create(): void {
     try {
-      this.#core = new Core(this.#url, this.#options, this.#host);
-      if (cursor !== undefined) this.#core.beginAt(cursor);
+      this.#core = new Core(this.#url, this.#options, hostOf(new WeakRef(this.#target)));
+      if (this.#progress.length > 0) this.#core.beginAt([...this.#progress]);
     } catch (error) {
       this.#fail(error);
       return;
@@ -308,11 +310,13 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     if (this.#disposed) this.#release();
   }
 
+  /** Frees the core, once the app's handlers have ended and their account is stored. */
   #release(): void {
+    if (this.#inApp > 0 || !this.#pump.isIdle) return;
     this.#forgetTrap?.();
     this.#forgetTrap = undefined;
-    this.#lastEventId = this.lastEventId;
-    this.#core?.free();
+    this.#progress = this.#ask((core) => core.progress(), this.#progress);
+    guarded(() => this.#core?.free());
     this.#core = undefined;
   }
 
@@ -341,7 +345,10 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
 
   /** What cannot be helped by another attempt: told in a later task, and the state is closed. */
   #fail(error: unknown): void {
-    this.#failed = true;
+    // A core that could not be fetched may be there the next time; a wrong option stays wrong.
+    this.#failed = !(error instanceof WasmLoadError);
+    this.#wanted = false;
+    running.delete(this);
     this.#commands.length = 0;
     const { code, option, message } = error as { code?: ErrorCode; option?: string; message?: string };
     const told = new SSEError(code ?? 'wasm_blocked', message ?? String(error), {
@@ -360,7 +367,10 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
 
   #stateChanged(info: StateChangeInfo): void {
     this.#state = info.to;
-    if (info.to === 'closed') this.#requested = false;
+    if (info.to === 'closed') {
+      this.#requested = this.#wanted = false;
+      running.delete(this);
+    }
     // Some closes are told by a callback of their own.
     if (info.reason === 'refused') this.#fatal ??= new SSEError('cannot_resume', 'the server cannot resume from the cursor');
     else if (info.reason === 'connect' || info.reason === 'reconnect') this.#fatal = undefined;
@@ -377,23 +387,26 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     else if (!error.willRetry) reportUnhandled(error);
   }
 
-  /** The instance is lost; this stream goes on in a new one, from its cursor. */
+  /** The instance is lost; this stream goes on in a new one, from its cursor, unless that keeps happening. */
   #trapped(message: string): void {
     const from = this.state;
-    const wanted = from !== 'closed' && from !== 'idle';
-    const willRetry = wanted && isRepeatable(this.#options as ConnectOptions);
+    const wanted = this.#wanted;
+    const delayMs = isRepeatable(this.#options as ConnectOptions) ? this.#traps.next() : undefined;
+    const willRetry = wanted && delayMs !== undefined;
     this.#pump.forget();
     this.#consumers?.forget();
     this.#forgetTrap?.();
     this.#core = undefined;
-    this.#state = 'idle';
     this.#names.length = 0;
     const told = new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry });
     this.#tellError(told);
     if (this.#disposed) return;
-    this.#create(this.#lastEventId === '' ? undefined : this.#lastEventId);
+    this.#create();
     if (willRetry) {
-      this.#do('connect');
+      this.#notice({ kind: 'stateChange', from, to: 'retrying', reason: 'lost' });
+      setTimeout(() => {
+        if (this.#wanted) this.#do('connect');
+      }, delayMs);
     } else if (wanted) {
       this.#fatal = told;
       this.#notice({ kind: 'stateChange', from, to: 'closed', reason: 'refused' });
@@ -401,31 +414,18 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     }
   }
 
-  readonly #host: Host = {
-    deliver: (records, recordWords, pieces, pieceWords, text, _textBytes, firstToken, newNames, notices) => {
-      if (newNames !== undefined) this.#names.push(...newNames);
-      const batch = new Batch(
-        memory(), records, recordWords, pieces, pieceWords, text, firstToken,
-        this.#names, notices ?? [], this.#attempt,
-      );
-      // The core is up the stack all the while: what the app asks for waits, also where no app code runs.
-      this.#inApp += 1;
-      try {
-        return this.#pump.deliver(batch);
-      } finally {
-        if (this.#observer?.wantsCounters === true) this.#observeCounters();
-        this.#leave();
-      }
-    },
+  /** What the core calls, by way of a host that holds it weakly. */
+  readonly #target: HostTarget = {
+    deliver: (...batch) => this.#deliver(...batch),
     notify: (notice) => this.#notice(notice),
     request: (url, init, cursor) => {
       const isFirst = !this.#requested;
       this.#requested = true;
       return sendRequest(this.#options as ConnectOptions, url, init, cursor, isFirst);
     },
-    committed: (cursor, done) => {
-      this.#lastEventId = cursor;
-      this.#keeper?.save(cursor, done ?? []);
+    committed: (cursor, done = []) => {
+      this.#progress = [cursor, ...done];
+      this.#keeper?.save(cursor, done);
     },
     restore: () => {
       const core = this.#core;
@@ -434,6 +434,24 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
       });
     },
   };
+
+  #deliver(...[
+    records, recordWords, pieces, pieceWords, text, , firstToken, newNames, notices,
+  ]: Parameters<HostTarget['deliver']>): number {
+    if (newNames !== undefined) this.#names.push(...newNames);
+    const batch = new Batch(
+      memory(), records, recordWords, pieces, pieceWords, text, firstToken,
+      this.#names, notices ?? [], this.#attempt,
+    );
+    // The core is up the stack all the while: what the app asks for waits, also where no app code runs.
+    this.#inApp += 1;
+    try {
+      return this.#pump.deliver(batch);
+    } finally {
+      if (this.#observer?.wantsCounters === true) this.#observeCounters();
+      this.#leave();
+    }
+  }
 
   /** Made once the options are known to be valid, and kept when the core is replaced. */
   #makeKeeper(): StoreKeeper | undefined {
@@ -459,21 +477,14 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
       case 'open':
         this.#attempt = (info as unknown as { attempt: number }).attempt;
         return this.#call(options.onOpen, { url: this.#shownUrl, ...info } as never);
-      case 'close': return this.#call(options.onClose, info as never);
-      case 'retry': return this.#call(options.onRetry, info as never);
-      case 'giveUp': return this.#call(options.onGiveUp, info as never);
-      case 'resumeAttempt': return this.#call(options.onResumeAttempt, info as never);
-      case 'duplicate': return this.#call(options.onDuplicate, info as never);
-      case 'outOfOrder': return this.#call(options.onOutOfOrder, info as never);
-      case 'gap': return this.#call(options.onGap, info as never);
-      case 'livenessFailure': return this.#call(options.onLivenessFailure, info as never);
-      case 'cannotResume': return this.#call(options.onCannotResume, info as never);
       case 'error': {
         const { code, message, status, willRetry } = info as unknown as ErrorNotice;
         const error = new SSEError(code, message, { willRetry, ...(status === undefined ? {} : { status }) });
         if (!willRetry) this.#fatal = error;
         return this.#tellError(error);
       }
+      default:
+        return this.#call(callbackFor(options as ConnectOptions, kind), info as never);
     }
   }
 
@@ -502,21 +513,26 @@ export class SSEConnector<Map extends EventMap = EventMap> implements AsyncItera
     failed: (error, event, tries) => {
       if (error === GIVEN_BACK) return 'stop';
       const reaction = this.#options.onHandlerError ?? 'skip';
-      const message = `the handler failed for event ${event.id ?? event.type}: ${error instanceof Error ? error.message : String(error)}`;
-      const told = new SSEError('handler_failed', message, { cause: error, event, willRetry: reaction === 'retry' });
+      const told = handlerFailure(error, event, reaction === 'retry');
       if (reaction === 'stop') this.#fatal = told;
       this.#tellError(told);
       if (reaction !== 'retry') return reaction;
-      return Math.min(HANDLER_RETRY_MS_MIN * 2 ** (tries - 1), HANDLER_RETRY_MS_MAX);
+      return handlerRetryMs(tries);
     },
     stop: () => this.stop(),
-    done: (token) => guarded(() => this.#core?.done(token)),
-    idle: () => this.#endLoops(),
+    done: (token) => guarded(() => {
+      this.#core?.done(token);
+      this.#progress = this.#core?.progress() ?? this.#progress;
+    }),
+    idle: () => {
+      this.#endLoops();
+      if (this.#disposed) this.#release();
+    },
   };
 }
 
 /** Connects to an event stream at once and answers with its connector; the core is loaded behind it. */
-export function connectSSE<Map extends EventMap = EventMap>(
+export function connectSSE<Map extends object = EventMap>(
   url: Fresh<string | URL>,
   options: ConnectOptions<Map> = {},
 ): SSEConnector<Map> {

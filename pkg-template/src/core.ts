@@ -35,8 +35,25 @@ export function guarded(call: () => void): void {
   }
 }
 
+let depth = 0;
+
+/** The core begins to work, perhaps in a task of its own, where nobody would see it fail. */
+export function enterCore(): void {
+  depth += 1;
+  if (depth > 1) return;
+  queueMicrotask(() => {
+    if (depth > 0) trapped('it ended in the middle of its work');
+  });
+}
+
+/** It has come to its end. */
+export function leaveCore(): void {
+  depth -= 1;
+}
+
 /** Replaces the instance in a later task: a panic calls this from within the one that is about to end. */
 function trapped(message: string): void {
+  depth = 0;
   if (replacing) return;
   replacing = true;
   setTimeout(() => {

@@ -54,3 +54,21 @@ export function reportUnhandled(error: unknown): void {
   if (typeof reportError === 'function') reportError(error);
   else queueMicrotask(() => { throw error; });
 }
+
+/** What the app is told of a handler that threw or rejected. */
+export function handlerFailure(
+  cause: unknown,
+  event: { readonly id: string | undefined; readonly type: string },
+  willRetry: boolean,
+): SSEError {
+  const what = cause instanceof Error ? cause.message : String(cause);
+  return new SSEError('handler_failed', `the handler failed for event ${event.id ?? event.type}: ${what}`, { cause, event, willRetry });
+}
+
+const HANDLER_RETRY_MS_MIN = 100;
+const HANDLER_RETRY_MS_MAX = 30_000;
+
+/** How long a failed handler waits to be called again: doubled from the first time to the next. */
+export function handlerRetryMs(tries: number): number {
+  return Math.min(HANDLER_RETRY_MS_MIN * 2 ** (tries - 1), HANDLER_RETRY_MS_MAX);
+}

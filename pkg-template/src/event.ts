@@ -130,6 +130,6 @@ function text(value: unknown): string | undefined {
 }
 
 /** The events of a map: `event.type` decides what `event.payload` is. */
-export type StreamEventOf<Map extends EventMap> = {
+export type StreamEventOf<Map extends object> = {
   [Type in keyof Map & string]: StreamEvent<Type, Map[Type]>;
 }[keyof Map & string];

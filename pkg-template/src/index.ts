@@ -31,7 +31,7 @@ export const parseSSEChunk: typeof api.parseSSEChunk = (chunk) => {
 };
 
 /** {@inheritDoc api.SSEConnector} */
-export class SSEConnector<Map extends EventMap = EventMap> extends api.SSEConnector<Map> {
+export class SSEConnector<Map extends object = EventMap> extends api.SSEConnector<Map> {
   constructor(url: Fresh<string | URL>, options?: ConnectOptions<Map>) {
     provideSource(inlineWasm);
     super(url, options);
@@ -39,7 +39,7 @@ export class SSEConnector<Map extends EventMap = EventMap> extends api.SSEConnec
 }
 
 /** Connects to an event stream at once and answers with its connector; the core is loaded behind it. */
-export function connectSSE<Map extends EventMap = EventMap>(
+export function connectSSE<Map extends object = EventMap>(
   url: Fresh<string | URL>,
   options?: ConnectOptions<Map>,
 ): SSEConnector<Map> {

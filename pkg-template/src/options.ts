@@ -198,7 +198,7 @@ export interface StateChangeInfo {
 }
 
 /** Everything that can be set. */
-export interface ConnectOptions<Map extends EventMap = EventMap> {
+export interface ConnectOptions<Map extends object = EventMap> {
   // Callbacks. What they throw is reported and changes nothing, but for onEvent: see onHandlerError.
   /** Each event, once and in order. May return a promise: the next event waits for it, and so does the cursor. */
   onEvent?: (event: StreamEventOf<Map>) => unknown;

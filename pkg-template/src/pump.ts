@@ -203,7 +203,7 @@ export class Pump {
       if (finish() && !flight.void) this.#host.done(flight.token);
       this.#run();
     };
-    result.then(
+    Promise.resolve(result).then(
       () => settled(() => {
         this.processed += 1;
         return true;
@@ -227,12 +227,16 @@ export class Pump {
         }
         this.#run();
       };
-      result.then(() => settled(), (error: unknown) => settled({ error }));
+      Promise.resolve(result).then(() => settled(), (error: unknown) => settled({ error }));
     } else if (!isAcked(event)) {
       this.#unacked.add(flight);
     }
-    if (isAcked(event)) return true;
+    if (isAcked(event)) {
+      this.processed += 1;
+      return true;
+    }
     onAck(event, () => {
+      this.processed += 1;
       this.#unacked.delete(flight);
       if (!flight.void) this.#host.done(token);
       // The ack may be given in the middle of anything that the app does.
@@ -278,5 +282,11 @@ export class Pump {
 
 /** Whether a handler's result is to be waited for. */
 export function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function';
+  if (typeof value !== 'object' || value === null) return false;
+  try {
+    return typeof (value as { then?: unknown }).then === 'function';
+  } catch {
+    // Waiting for it will say what is wrong with it.
+    return true;
+  }
 }

@@ -203,6 +203,11 @@ impl Ledger {
     /// What is to be stored now.
     pub(crate) fn take_record(&mut self) -> StoredRecord {
         self.changed = false;
+        self.record()
+    }
+
+    /// The cursor, and what is processed beyond it.
+    pub(crate) fn record(&self) -> StoredRecord {
         let beyond = self.entries.iter().filter(|entry| entry.done && entry.moves_cursor);
         let done = beyond
             .map(|entry| self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut].to_owned())

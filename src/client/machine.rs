@@ -146,6 +146,12 @@ impl Client {
         self.intake.ledger.processed()
     }
 
+    /// What would be stored now.
+    #[must_use]
+    pub fn progress(&self) -> StoredRecord {
+        self.intake.ledger.record()
+    }
+
     /// Whether the app has finished what it was given, but for so much as may be open: then more bytes may be read.
     #[must_use]
     pub fn is_drained(&self) -> bool {

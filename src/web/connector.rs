@@ -29,10 +29,20 @@ impl Connector {
         Ok(Self { driver: Driver::new(options, host) })
     }
 
-    /// Begins at `cursor` in place of the stored one; only before the first `connect`.
+    /// Begins with `progress` (see there) in place of what is stored; only before the first `connect`.
     #[wasm_bindgen(js_name = beginAt)]
-    pub fn begin_at(&self, cursor: String) {
-        self.driver.begin_at(cursor);
+    pub fn begin_at(&self, progress: Vec<String>) {
+        let mut ids = progress.into_iter();
+        if let Some(cursor) = ids.next() {
+            self.driver.begin_at(StoredRecord { cursor, done: ids.collect() });
+        }
+    }
+
+    /// The cursor, and behind it the ids processed beyond it.
+    #[must_use]
+    pub fn progress(&self) -> Vec<String> {
+        let record = self.driver.client().progress();
+        std::iter::once(record.cursor).chain(record.done).collect()
     }
 
     /// What the app's own store held, in answer to the host's `restore`.

@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use web_sys::ReadableStreamDefaultReader;
+
 use super::fetch::{self, Transport};
 use super::host::{BatchCall, Host};
 use super::lifecycle::{PageEvent, PageWatch, is_offline};
@@ -23,8 +25,8 @@ pub(crate) struct Driver {
     buffer: RefCell<Vec<u8>>,
     /// Outputs are being carried out further up the stack; they will see to new ones, too.
     draining: Cell<bool>,
-    /// A cursor to begin with, in place of the stored one.
-    first_cursor: RefCell<Option<String>>,
+    /// What to begin with, in place of what is stored.
+    first_record: RefCell<Option<StoredRecord>>,
 }
 
 impl Driver {
@@ -37,7 +39,7 @@ impl Driver {
             page_watch: RefCell::default(),
             buffer: RefCell::default(),
             draining: Cell::new(false),
-            first_cursor: RefCell::default(),
+            first_record: RefCell::default(),
             options,
             host,
         })
@@ -47,9 +49,9 @@ impl Driver {
         self.client.borrow()
     }
 
-    /// Begins at `cursor` instead of the stored one: what a driver that replaces a broken one knows.
-    pub(crate) fn begin_at(&self, cursor: String) {
-        *self.first_cursor.borrow_mut() = Some(cursor);
+    /// Begins with `record` instead of the stored one: what a driver that replaces a broken one knows.
+    pub(crate) fn begin_at(&self, record: StoredRecord) {
+        *self.first_record.borrow_mut() = Some(record);
     }
 
     /// Connects or reconnects. Nobody listened to the page while the stream was down, so its state is told first.
@@ -99,23 +101,34 @@ impl Driver {
 
     /// Tells the machine what happened and does what it wants done.
     pub(crate) fn input(self: &Rc<Self>, input: Input<'_>) {
+        self.host.enter();
         self.client.borrow_mut().handle_input(now_ms(), input);
         self.drain();
+        self.host.leave();
     }
 
     /// Hands a piece of a response body over. False where nobody waits for it any more.
     pub(crate) fn bytes(self: &Rc<Self>, id: RequestId, fill: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.host.enter();
         let mut buffer = self.buffer.take();
         fill(&mut buffer);
         self.client.borrow_mut().handle_input(now_ms(), Input::Bytes(id, &buffer));
         *self.buffer.borrow_mut() = buffer;
         self.drain();
+        self.host.leave();
         self.is_current(id)
     }
 
     /// Whether answers to this request are still wanted.
     pub(crate) fn is_current(&self, id: RequestId) -> bool {
         self.transport.borrow().as_ref().is_some_and(|transport| transport.id == id)
+    }
+
+    /// The body of this request is read by `reader`.
+    pub(crate) fn read_by(&self, id: RequestId, reader: ReadableStreamDefaultReader) {
+        if let Some(transport) = self.transport.borrow().as_ref().filter(|transport| transport.id == id) {
+            transport.read_by(reader);
+        }
     }
 
     /// The promise that resolves when the app has caught up; `None` where it has.
@@ -156,12 +169,12 @@ impl Driver {
     fn perform(self: &Rc<Self>, output: Output) {
         match output {
             Output::Restore => {
-                let first = self.first_cursor.take();
+                let first = self.first_record.take();
                 if first.is_none() && self.options.app_keeps_cursor {
                     return self.host.restore();
                 }
                 let (record, problem) = match first {
-                    Some(cursor) => (Some(StoredRecord { cursor, done: Vec::new() }), None),
+                    Some(record) => (Some(record), None),
                     None => self.store.borrow_mut().load(),
                 };
                 self.storage_problem(problem);

@@ -22,6 +22,8 @@ pub(crate) struct Transport {
     controller: Option<AbortController>,
     /// Resolves the promise that the reader waits on while the app is busy.
     resume: RefCell<Option<Function>>,
+    /// Reads the body; cancelled by hand, since a fetch of the app's own need not heed the signal.
+    reader: RefCell<Option<ReadableStreamDefaultReader>>,
 }
 
 impl Transport {
@@ -29,7 +31,15 @@ impl Transport {
         if let Some(controller) = &self.controller {
             controller.abort();
         }
+        if let Some(reader) = self.reader.take() {
+            ignore(reader.cancel());
+        }
         self.app_caught_up();
+    }
+
+    /// The body is read by this reader from now on.
+    pub(crate) fn read_by(&self, reader: ReadableStreamDefaultReader) {
+        *self.reader.borrow_mut() = Some(reader);
     }
 
     /// A promise for when the app has caught up, or the request is given up.
@@ -62,7 +72,7 @@ pub(crate) fn start(driver: &Rc<Driver>, request: Request) -> Transport {
             }
         }
     });
-    Transport { id, controller, resume: RefCell::default() }
+    Transport { id, controller, resume: RefCell::default(), reader: RefCell::default() }
 }
 
 /// Why an exchange ended before its body did.
@@ -101,11 +111,19 @@ async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSi
         }
     };
     let head = head_of(&response);
-    driver()?.input(match decision {
-        None => Input::Head(request.id, head),
-        Some(decision) => Input::Decided(request.id, head, decision),
+    let told = driver().map(|driver| {
+        driver.input(match decision {
+            None => Input::Head(request.id, head),
+            Some(decision) => Input::Decided(request.id, head, decision),
+        });
     });
-    driver()?;
+    if let Err(stop) = told.and_then(|()| driver()) {
+        // A fetch of the app's own need not heed the signal.
+        if let Some(body) = response.body().filter(|body| !body.locked()) {
+            ignore(body.cancel());
+        }
+        return Err(stop);
+    }
     let Some(body) = response.body() else { return Ok(()) };
     if response.body_used() || body.locked() {
         let message =
@@ -113,17 +131,18 @@ async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSi
         return Err(Stop::final_(Code::InvalidOption, message.to_owned()));
     }
     let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
+    driver()?.read_by(request.id, reader.clone());
     loop {
         let chunk = JsFuture::from(reader.read()).await.map_err(|error| Stop::network(broke_off(&error)))?;
         if get(&chunk, "done").is_truthy() {
             return Ok(());
         }
-        let chunk = get(&chunk, "value").dyn_into::<Uint8Array>().map_err(|_| {
-            Stop::final_(
-                Code::InvalidOption,
-                "the response of the fetch option is not a stream of bytes".to_owned(),
-            )
-        })?;
+        let chunk = get(&chunk, "value");
+        if !js_sys::ArrayBuffer::is_view(&chunk) || get(&chunk, "BYTES_PER_ELEMENT").as_f64() != Some(1.0) {
+            let message = "the response of the fetch option is not a stream of bytes";
+            return Err(Stop::final_(Code::InvalidOption, message.to_owned()));
+        }
+        let chunk: Uint8Array = chunk.unchecked_into();
         let mut start = 0;
         while start < chunk.length() {
             let end = chunk.length().min(start + SLICE_BYTES_MAX);
@@ -145,6 +164,13 @@ async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSi
             }
         }
     }
+}
+
+/// Lets a promise end as it likes: nobody waits for it, and its failure is no news.
+fn ignore(promise: Promise) {
+    spawn_local(async {
+        let _ = JsFuture::from(promise).await;
+    });
 }
 
 /// The value of an option that may be a function, sync or async, asked anew at each attempt.
@@ -221,9 +247,12 @@ fn read_answer(answer: JsValue) -> Result<(Response, Option<Decision>), Stop> {
         Some(pair) => (pair.get(0), pair.get(1).as_string()),
         None => (answer, None),
     };
-    let response = response.dyn_into::<Response>().map_err(|_| {
-        Stop::final_(Code::InvalidOption, "the fetch option did not answer with a Response".to_owned())
-    })?;
+    // By its shape, not its class: a fetch of the app's own may bring a Response of another library or frame.
+    if get(&response, "status").as_f64().is_none() || !get(&response, "headers").is_object() {
+        let message = "the fetch option did not answer with a Response";
+        return Err(Stop::final_(Code::InvalidOption, message.to_owned()));
+    }
+    let response: Response = response.unchecked_into();
     let decision = match decision.as_deref() {
         Some("accept") => Some(Decision::Accept),
         Some("retry") => Some(Decision::Retry),

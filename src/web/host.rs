@@ -18,6 +18,9 @@ export interface Host {
     firstToken: number, newNames: string[] | undefined, notices: Notice[] | undefined,
   ): number;
   notify(notice: Notice): void;
+  /** The core begins to work, and comes to an end: what lies between and never ends is a failure. */
+  enter(): void;
+  leave(): void;
   /** Makes a request. Answers with its response, or with the response and what the app decided about it. */
   request(url: string, init: RequestInit, cursor: string): Promise<unknown>;
   /** The cursor moved to here: everything up to it is processed, and so are the ids in `done`. */
@@ -52,6 +55,12 @@ extern "C" {
 
     #[wasm_bindgen(method, structural)]
     fn notify(this: &Host, notice: JsValue);
+
+    #[wasm_bindgen(method, structural)]
+    pub(crate) fn enter(this: &Host);
+
+    #[wasm_bindgen(method, structural)]
+    pub(crate) fn leave(this: &Host);
 
     #[wasm_bindgen(method, structural)]
     pub(crate) fn request(
