@@ -296,6 +296,13 @@ fn complaint(args: &[&str], env: &[(&str, &str)]) -> String {
     String::from_utf8(output.stderr).expect("text")
 }
 
+#[test]
+fn the_help_names_the_one_setting_without_a_flag() {
+    let output = Command::new(env!("CARGO_BIN_EXE_holdfast")).args(["serve", "--help"]).output();
+    let help = String::from_utf8(output.expect("the holdfast command").stdout).expect("text");
+    assert!(help.contains("SSE_PUBLISH_TOKEN"), "{help}");
+}
+
 // K29
 #[test]
 fn a_wrong_setting_is_named_with_what_it_got_and_what_it_takes() {

@@ -135,7 +135,11 @@ async fn publishing_takes_the_token_and_is_off_without_one() {
         let (_, router) = hub(StreamOptions { publish_token: token, ..StreamOptions::default() });
         let (status, body) = server_support::json(&router, publish("a", "", None, "{}")).await;
         assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("publishing_off")));
-        assert!(body["message"].as_str().expect("text").contains("SSE_PUBLISH_TOKEN"));
+        let message = body["message"].as_str().expect("text");
+        assert!(
+            message.contains("StreamOptions::publish_token") && message.contains("SSE_PUBLISH_TOKEN"),
+            "{message}"
+        );
     }
     let (_, router) = with_token();
     for given in ["", "Secret", "secre", "secrets", "secret "] {
@@ -150,6 +154,24 @@ async fn publishing_takes_the_token_and_is_off_without_one() {
     let request = Request::post("/publish/a").body(endless).expect("a request");
     let answer = tokio::time::timeout(Duration::from_secs(10), ask(&router, request)).await;
     assert_eq!(answer.expect("an answer at once").status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_stream_without_a_name_is_the_default_channel_or_not_there() {
+    let (_, router) = hub(StreamOptions { debug_routes: true, ..StreamOptions::default() });
+    for path in ["/stream", "/stream?from=start", "/debug/buffer"] {
+        let (status, body) = server_support::json(&router, get(path)).await;
+        assert_eq!((status, &body["code"]), (StatusCode::NOT_FOUND, &json!("no_default_channel")), "{path}");
+        let message = body["message"].as_str().expect("text");
+        assert!(message.starts_with("name a channel: /stream/{channel}"), "{message}");
+    }
+    let (_, info) = server_support::json(&router, get("/info")).await;
+    assert_eq!(info["default_channel"], Value::Null);
+
+    let default_channel = Some("news".to_owned());
+    let (_, router) = hub(StreamOptions { default_channel, ..StreamOptions::default() });
+    let mut reader = ask(&router, get("/stream")).await;
+    assert_eq!(reader.named("control.open").await.payload()["channel"], "news");
 }
 
 // K30

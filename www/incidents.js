@@ -17,6 +17,7 @@ const CAUSES = {
   gap: 'A hole was noticed and the connection made anew',
   server_shutdown: 'Server said goodbye',
   stream_ended: 'Stream ended',
+  reconnect: 'Connection made anew',
   client_close: 'Stopped by you',
 };
 
@@ -70,6 +71,10 @@ export class Incidents {
 
   opened(lastEventId) {
     this.#replaying = false;
+    if (this.#current?.kind === 'forget' && lastEventId === undefined) {
+      this.#end('Connected anew, without a cursor.');
+      return;
+    }
     if (this.#current?.lostAt === undefined) return;
     this.#current.openedAt = Date.now();
     this.#current.resumedFrom = lastEventId;
@@ -116,9 +121,10 @@ export class Incidents {
     return this.#replaying;
   }
 
-  /** The cursor was given up on purpose: nothing is awaited any more. */
+  /** The cursor was given up on purpose: nothing is awaited any more but a connection. */
   forgotten() {
     this.#end('Cursor forgotten. The stream and the ledger begin anew, with the next event that is published.');
+    this.#current = this.#begin('forget');
   }
 
   /** The order itself did not get through. */

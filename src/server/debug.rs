@@ -68,7 +68,10 @@ async fn buffer(
     State(hub): State<Hub>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Value>, Refusal> {
-    let name = asked?.0.channel.unwrap_or_else(|| hub.inner.options.default_channel.clone());
+    let name = match asked?.0.channel {
+        Some(name) => name,
+        None => hub.inner.default_channel()?.to_owned(),
+    };
     let channel = hub.inner.log.channel(&name).map_err(stream::refusal)?;
     let bounds = hub.inner.log.bounds(&channel).await.map_err(stream::refusal)?;
     let count = bounds.oldest.map_or(0, |oldest| bounds.distance(bounds.before(oldest), bounds.head));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use tokio::sync::watch;
@@ -81,7 +82,7 @@ impl Hub {
         Self { inner: Arc::new(inner) }
     }
 
-    /// All routes: `/stream`, `/stream/{channel}`, `/publish/{channel}`, `/health`, `/metrics`, `/info`, and
+    /// All routes: `/stream` (see [`StreamOptions::default_channel`]), `/stream/{channel}`, `/publish/{channel}`, `/health`, `/metrics`, `/info`, and
     /// `/debug/*` where the options say so.
     pub fn router(&self) -> Router {
         routes::router(self)
@@ -141,6 +142,17 @@ impl Inner {
     pub(crate) fn id(&self, place: Place) -> String {
         let epoch = self.log.epoch(place.generation).unwrap_or_else(|| "0".into());
         format!("{epoch}-{}", place.sequence)
+    }
+
+    /// The channel of a request that names none.
+    pub(crate) fn default_channel(&self) -> Result<&str, Refusal> {
+        self.options.default_channel.as_deref().ok_or_else(|| {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                "no_default_channel",
+                "name a channel: /stream/{channel} (StreamOptions::default_channel sets one for requests without)",
+            )
+        })
     }
 
     pub(crate) fn draining(&self) -> bool {

@@ -31,9 +31,9 @@ pub struct StreamOptions {
     pub cors: CorsOrigins,
     /// The bearer token that `POST /publish/{channel}` takes; `None` (the default) or empty switches that route off.
     pub publish_token: Option<String>,
-    /// The channel of `GET /stream`. Default `ticks`.
-    pub default_channel: String,
-    /// Announced as `tick_interval` in `control.open`, where the hub's channel ticks. Default `None`.
+    /// The channel of `GET /stream`, which without one is answered with 404. Default `None`.
+    pub default_channel: Option<String>,
+    /// Announced as `tick_interval` in `control.open`, where the default channel ticks. Default `None`.
     pub tick_ms: Option<u64>,
     /// Serve `/debug/*`, by which anyone can make trouble. Default off.
     pub debug_routes: bool,
@@ -49,7 +49,7 @@ impl Default for StreamOptions {
             event_bytes_max: 1 << 20,
             cors: CorsOrigins::default(),
             publish_token: None,
-            default_channel: "ticks".to_owned(),
+            default_channel: None,
             tick_ms: None,
             debug_routes: false,
         }

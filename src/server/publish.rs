@@ -73,8 +73,8 @@ fn authorize(token: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,
             "publishing_off",
-            "publishing over HTTP is off: start the server with SSE_PUBLISH_TOKEN set to a secret of yours, and send \
-             it as `Authorization: Bearer <token>`",
+            "publishing over HTTP is off: set StreamOptions::publish_token (for `holdfast serve`, the variable \
+             SSE_PUBLISH_TOKEN) to a secret of yours, and send it as `Authorization: Bearer <token>`",
         ));
     };
     let given = headers.get(header::AUTHORIZATION).and_then(|value| {
@@ -87,7 +87,8 @@ fn authorize(token: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
-        "publishing takes `Authorization: Bearer <token>` with the server's SSE_PUBLISH_TOKEN",
+        "publishing takes `Authorization: Bearer <token>` with the token of StreamOptions::publish_token (of \
+         `holdfast serve`: SSE_PUBLISH_TOKEN)",
     ))
 }
 

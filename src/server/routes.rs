@@ -33,8 +33,9 @@ pub(crate) fn router(hub: &Hub) -> Router {
     }
 }
 
-async fn default_stream(State(hub): State<Hub>, request: Request) -> Response {
-    hub.stream(&hub.inner.options.default_channel, &request.into_parts().0).await
+async fn default_stream(State(hub): State<Hub>, request: Request) -> Result<Response, Refusal> {
+    let channel = hub.inner.default_channel()?;
+    Ok(hub.stream(channel, &request.into_parts().0).await)
 }
 
 async fn stream(

@@ -160,7 +160,8 @@ impl Subscription {
             "position": hub.id(self.place),
             "replayable": true,
         });
-        if let Some(ms) = options.tick_ms.filter(|_| self.channel.name() == options.default_channel) {
+        let ticks = options.default_channel.as_deref() == Some(self.channel.name());
+        if let Some(ms) = options.tick_ms.filter(|_| ticks) {
             payload["tick_interval"] = ms.into();
         }
         if let Some(trace_id) = &self.trace_id {

@@ -211,6 +211,7 @@ describe('trouble', () => {
     await visit({}, async (page, complaints) => {
       await more(page, 20);
       await press(page, 'forget');
+      await outcome(page, 'Connected anew, without a cursor.');
       await page.waitForFunction(() => Number(document.getElementById('total').textContent) < 15);
       await flawless(page);
       assert.deepEqual(complaints, []);

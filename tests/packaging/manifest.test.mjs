@@ -45,6 +45,14 @@ test('the version is the crate\'s, and the package is free of side effects and d
   assert.equal(manifest.dependencies, undefined);
 });
 
+test('the README has no link that leads nowhere, and no picture', () => {
+  const readme = readFileSync(inRepository('pkg/README.md'), 'utf8');
+  const links = [...readme.matchAll(/\]\(([^)]*)\)/g)].map(([, target]) => target);
+  assert.ok(links.length > 0);
+  assert.deepEqual(links.filter((target) => !/^https?:/.test(target)), []);
+  assert.doesNotMatch(readme, /!\[|^\*The demo page/m);
+});
+
 test('the tarball brings all that it exports, and the licences', () => {
   const installed = (file) => `${app.folder}/node_modules/holdfast-sse/${file}`;
   const targets =

@@ -1,4 +1,5 @@
-// Writes pkg/package.json with the version given, and leaves in pkg/ only the declarations that an app can reach.
+// Writes pkg/package.json with the version given, and the README as it reads outside the repository; leaves in pkg/ only
+// the declarations that an app can reach.
 // usage: node manifest.mjs VERSION
 
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
@@ -8,6 +9,8 @@ import { entryPoints } from './exports.mjs';
 const [version] = process.argv.slice(2);
 const manifest = JSON.parse(await readFile('pkg-template/package.json', 'utf8'));
 await writeFile('pkg/package.json', `${JSON.stringify({ ...manifest, version }, null, 2)}\n`);
+
+await writeFile('pkg/README.md', packageReadme(await readFile('README.md', 'utf8')));
 
 const reachable = new Set();
 const queue = entryPoints(manifest).map((name) => join('pkg', `${name}.d.ts`));
@@ -23,6 +26,13 @@ while (queue.length > 0) {
 for (const entry of await readdir('pkg', { recursive: true })) {
   const file = join('pkg', entry);
   if (file.endsWith('.d.ts') && !reachable.has(file)) await rm(file);
+}
+
+/** Without the picture and its caption; links to files that only the repository has become plain text. */
+function packageReadme(text) {
+  return text
+    .replace(/^\[!\[.*\n\n\*.*\*\n\n/m, '')
+    .replace(/\[([^\]]+)\]\((?!https?:|#)[^)]*\)/g, '$1');
 }
 
 /** tsc writes declarations for our sources, but does not copy those that wasm-bindgen wrote. */

@@ -27,7 +27,7 @@ pub fn run() -> Result<(), String> {
     setup::for_build()?;
     core()?;
     package()?;
-    println!("the npm package is in pkg/; an app takes it with `npm install {}/pkg`", here());
+    println!("the npm package is in pkg/; `npm pack {}/pkg` makes the archive that an app installs", here());
     Ok(())
 }
 
@@ -80,7 +80,7 @@ fn package() -> Result<(), String> {
     sh::run("node_modules/.bin/tsc", &["--project", "pkg-template/tsconfig.json"])?;
     sh::run("node", &["xtask/js/manifest.mjs", &project::version()?])?;
     copy(&format!("{GLUE}/core.wasm"), "pkg/core.wasm")?;
-    for file in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+    for file in ["LICENSE-MIT", "LICENSE-APACHE"] {
         if fs::exists(file).unwrap_or(false) {
             copy(file, &format!("pkg/{file}"))?;
         } else {

@@ -20,6 +20,9 @@ use super::{EventLog, Hub, LogError, MemoryLog, Publisher, RedbLog, RedbOptions,
 
 pub use self::settings::{ServeArgs, explain};
 
+/// The channel of the demo events, and of `GET /stream`.
+const TICKS: &str = "ticks";
+
 /// Why the server did not start, or ended badly.
 #[derive(Debug)]
 pub enum ServeError {
@@ -86,10 +89,8 @@ async fn serve(settings: &Settings, hub: &Hub, mut signals: Signals) -> Result<(
     let what = || format!("cannot listen on {}:{}", settings.host, settings.port);
     let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Io(what(), error))?;
     let local = listener.local_addr().map_err(|error| ServeError::Io(what(), error))?;
-    let ticker = (settings.tick_ms > 0).then(|| {
-        let channel = settings.streams.default_channel.clone();
-        tokio::spawn(tick(hub.publisher(), channel, Duration::from_millis(settings.tick_ms)))
-    });
+    let ticker = (settings.tick_ms > 0)
+        .then(|| tokio::spawn(tick(hub.publisher(), Duration::from_millis(settings.tick_ms))));
     // Whoever started us waits for this line: it comes when connections are accepted, and is the only one.
     let mut stdout = std::io::stdout();
     let _ = writeln!(stdout, "holdfast: listening on http://{local}").and_then(|()| stdout.flush());
@@ -133,7 +134,7 @@ async fn accept(listener: TcpListener, router: Router, stopped: oneshot::Receive
 }
 
 /// The demo stream: an envelope of type `domain.tick` at every interval.
-async fn tick(publisher: Publisher, channel: String, every: Duration) {
+async fn tick(publisher: Publisher, every: Duration) {
     let mut interval = tokio::time::interval(every);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut n = 0_u64;
@@ -142,7 +143,7 @@ async fn tick(publisher: Publisher, channel: String, every: Duration) {
         n += 1;
         let at = super::clock::unix_ms();
         let message = Message::envelope("domain.tick", &serde_json::json!({ "n": n, "at": at }));
-        if let Err(error) = publisher.publish(&channel, message).await {
+        if let Err(error) = publisher.publish(TICKS, message).await {
             tracing::error!(event = "ticker.failed", %error);
         }
     }

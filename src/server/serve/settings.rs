@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command};
 
-use super::ServeError;
 use super::logging::{LogFormat, LogLevel};
+use super::{ServeError, TICKS};
 use crate::server::log::{PageLimit, Retention};
 use crate::server::{CorsOrigins, StreamOptions};
 
@@ -20,9 +20,15 @@ fn whole<const MIN: u64, const MAX: u64>(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| format!("a whole number from {MIN} to {MAX}"))
 }
 
+/// What has no flag.
+const AFTER_HELP: &str = "\
+Environment:
+  SSE_PUBLISH_TOKEN  Secret that POST /publish/{channel} takes as `Authorization: Bearer <token>`; without it
+                     publishing over HTTP is off. There is no flag: those are seen by all who list processes";
+
 /// What `holdfast serve` takes. A flag wins over its variable.
 #[derive(Debug, Clone, Args)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, after_help = AFTER_HELP)]
 pub struct ServeArgs {
     /// Address to listen on
     #[arg(long, env = "HOST", default_value = "0.0.0.0")]
@@ -119,6 +125,7 @@ impl ServeArgs {
             },
             cors: cors(self.cors_origins.as_deref())?,
             publish_token: publish_token()?,
+            default_channel: Some(TICKS.to_owned()),
             tick_ms: Some(self.tick_interval).filter(|ms| *ms > 0),
             debug_routes: self.debug_routes,
             ..StreamOptions::default()
