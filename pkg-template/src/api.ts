@@ -3,7 +3,8 @@
 import { loadCore } from './core.js';
 import { version as coreVersion } from './glue/core.js';
 
-export { connectSSE, SSEConnector } from './connector.js';
+export { connectSSE } from './connect.js';
+export { SSEConnector } from './connector.js';
 export * from './constants.js';
 export * from './correlation.js';
 export * from './envelope.js';

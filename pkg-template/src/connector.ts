@@ -3,7 +3,7 @@
 import { Batch, Kind } from './batch.js';
 import { Consumers } from './consumers.js';
 import { NOTHING_COUNTED } from './counters.js';
-import { type ErrorCode, handlerFailure, handlerRetryMs, reportUnhandled, SSEError } from './errors.js';
+import { type ErrorNotice, failureOf, handlerFailure, handlerRetryMs, noticedError, reportUnhandled, SSEError } from './errors.js';
 import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
 import { Connector as Core, type Notice } from './glue/core.js';
 import { guarded, loadCore, onTrap } from './core.js';
@@ -15,20 +15,10 @@ import { Observer } from './observer.js';
 import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, StateChangeInfo, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
 import { redact } from './redact.js';
-import { isRepeatable, sendRequest } from './request.js';
-import { describeIssues, type StandardSchemaV1 } from './schema.js';
-import { StoreKeeper } from './storage.js';
+import { isRepeatable, sendRequest, shownUrl } from './request.js';
+import { invalidEvent, type StandardSchemaV1 } from './schema.js';
+import { keeperFor, type StoreKeeper } from './storage.js';
 import { Traps } from './traps.js';
-
-/** The default of `maxUnacked`. */
-const UNACKED_MAX = 1_000;
-
-interface ErrorNotice {
-  code: ErrorCode;
-  message: string;
-  status?: number;
-  willRetry: boolean;
-}
 
 /** Streams that run stay alive without the app's holding on to them. */
 const running = new Set<object>();
@@ -78,13 +68,12 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   /** Where there is a metricsSink or a logger. */
   readonly #observer: Observer | undefined;
 
-  constructor(url: Fresh<string | URL>, given: ConnectOptions<Map> = {}) {
+  constructor(url: Fresh<string | URL>, given?: ConnectOptions<Map> | null) {
+    const options = given ?? {};
     this.#url = url;
-    // What is no object the core refuses, in its time.
-    const options = typeof given === 'object' && given !== null ? given : {};
-    this.#options = options === given ? options : given;
+    this.#options = options;
     const isManual = options.ack === 'manual';
-    this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1, isManual ? options.maxUnacked ?? UNACKED_MAX : undefined);
+    this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1, isManual ? options.maxUnacked ?? 1_000 : undefined);
     if (isManual || options.schemas !== undefined) this.#consume();
     // The core says so where it is no signal.
     options.signal?.addEventListener?.('abort', this.#aborted);
@@ -108,7 +97,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
 
   /** Connects, unless it is connected or about to; after a stop or a give-up it starts again at the cursor. */
   connect(): void {
-    this.#do(this.#isAborted ? 'stop' : 'connect');
+    this.#do(this.#options.signal?.aborted === true ? 'stop' : 'connect');
   }
 
   /** Ends the stream. The cursor stays; may be called twice. */
@@ -118,7 +107,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
 
   /** Makes a new connection at once, from the cursor. */
   reconnect(): void {
-    this.#do(this.#isAborted ? 'stop' : 'reconnect');
+    this.#do(this.#options.signal?.aborted === true ? 'stop' : 'reconnect');
   }
 
   /**
@@ -213,8 +202,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
       stop: () => this.stop(),
       invalid: (event, issues) => {
         const next = options.onInvalidEvent ?? 'skip';
-        const message = `the payload of event ${event.id ?? event.type} is not valid: ${describeIssues(issues)}`;
-        const told = new SSEError('invalid_event', message, { event, cause: issues });
+        const told = invalidEvent(event, issues);
         if (next === 'stop') this.#fatal = told;
         if (options.onInvalid === undefined) this.#tellError(told);
         else this.#call(options.onInvalid, { event, issues });
@@ -229,10 +217,6 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   }
 
   readonly #aborted = (): void => this.stop();
-
-  get #isAborted(): boolean {
-    return this.#options.signal?.aborted === true;
-  }
 
   /** Reads from the core, also while app code runs. Right after a trap there is none to ask. */
   #ask<Answer>(read: (core: Core) => Answer, otherwise: Answer): Answer {
@@ -281,7 +265,12 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
       this.#fail(error);
       return;
     }
-    this.#keeper ??= this.#makeKeeper();
+    this.#keeper ??= keeperFor(this.#options as ConnectOptions, {
+      // A store of the app's is app code.
+      enter: () => { this.#inApp += 1; },
+      leave: () => this.#leave(),
+      failed: (message, cause) => this.#tellError(new SSEError('storage_unavailable', message, { cause, willRetry: true })),
+    });
     this.#forgetTrap = onTrap((message) => this.#trapped(message));
   }
 
@@ -350,11 +339,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     this.#wanted = false;
     running.delete(this);
     this.#commands.length = 0;
-    const { code, option, message } = error as { code?: ErrorCode; option?: string; message?: string };
-    const told = new SSEError(code ?? 'wasm_blocked', message ?? String(error), {
-      cause: error,
-      ...(option === undefined ? {} : { option }),
-    });
+    const told = failureOf(error);
     this.#fatal = told;
     setTimeout(() => {
       const from = this.#state;
@@ -453,34 +438,21 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     }
   }
 
-  /** Made once the options are known to be valid, and kept when the core is replaced. */
-  #makeKeeper(): StoreKeeper | undefined {
-    const { eventIdStorage, persistLastEventId, timeout } = this.#options;
-    if (eventIdStorage === undefined || persistLastEventId === false) return undefined;
-    return new StoreKeeper(eventIdStorage, timeout, {
-      // A store of the app's is app code.
-      enter: () => { this.#inApp += 1; },
-      leave: () => this.#leave(),
-      failed: (message, cause) => this.#tellError(new SSEError('storage_unavailable', message, { cause, willRetry: true })),
-    });
-  }
-
   #notice(notice: Notice): void {
     const { kind, ...info } = notice as Notice & Record<string, never>;
     const options = this.#options;
     if (options.debug === true) console.debug('[holdfast]', kind, redact(info));
     if (kind === 'close' && this.#observer?.wantsCounters === true) this.#observeCounters();
-    this.#observer?.notice(kind, kind === 'open' ? { url: this.#shownUrl, ...info } : info);
+    this.#observer?.notice(kind, kind === 'open' ? { url: shownUrl(this.#url), ...info } : info);
     switch (kind) {
       case 'stateChange':
         return this.#stateChanged(info as unknown as StateChangeInfo);
       case 'open':
         this.#attempt = (info as unknown as { attempt: number }).attempt;
-        return this.#call(options.onOpen, { url: this.#shownUrl, ...info } as never);
+        return this.#call(options.onOpen, { url: shownUrl(this.#url), ...info } as never);
       case 'error': {
-        const { code, message, status, willRetry } = info as unknown as ErrorNotice;
-        const error = new SSEError(code, message, { willRetry, ...(status === undefined ? {} : { status }) });
-        if (!willRetry) this.#fatal = error;
+        const error = noticedError(info as unknown as ErrorNotice);
+        if (!error.willRetry) this.#fatal = error;
         return this.#tellError(error);
       }
       default:
@@ -491,11 +463,6 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   #observeCounters(): void {
     const { eventsReceived = 0, outOfOrder = 0 } = this.#ask((core) => core.stats() as Partial<Stats>, {});
     this.#observer?.counters({ eventsReceived, outOfOrder }, this.#pump.processed, this.#pump.latest);
-  }
-
-  /** What the app is told as the URL: never what a function gave, which may hold a token. */
-  get #shownUrl(): string {
-    return typeof this.#url === 'function' ? '' : String(this.#url);
   }
 
   readonly #pumpHost: PumpHost = {
@@ -529,14 +496,4 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
       if (this.#disposed) this.#release();
     },
   };
-}
-
-/** Connects to an event stream at once and answers with its connector; the core is loaded behind it. */
-export function connectSSE<Map extends object = EventMap>(
-  url: Fresh<string | URL>,
-  options: ConnectOptions<Map> = {},
-): SSEConnector<Map> {
-  const connector = new SSEConnector<Map>(url, options);
-  connector.connect();
-  return connector;
 }

@@ -72,3 +72,22 @@ const HANDLER_RETRY_MS_MAX = 30_000;
 export function handlerRetryMs(tries: number): number {
   return Math.min(HANDLER_RETRY_MS_MIN * 2 ** (tries - 1), HANDLER_RETRY_MS_MAX);
 }
+
+/** An error as the core tells it. */
+export interface ErrorNotice {
+  code: ErrorCode;
+  message: string;
+  status?: number;
+  willRetry: boolean;
+}
+
+export function noticedError({ code, message, status, willRetry }: ErrorNotice): SSEError {
+  return new SSEError(code, message, { willRetry, ...(status === undefined ? {} : { status }) });
+}
+
+/** Why there is no core: it refused an option, or could not be loaded. */
+export function failureOf(cause: unknown): SSEError {
+  const { code, option, message } = cause as { code?: ErrorCode; option?: string; message?: string };
+  const named = option === undefined ? {} : { option };
+  return new SSEError(code ?? 'wasm_blocked', message ?? String(cause), { cause, ...named });
+}

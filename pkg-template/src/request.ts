@@ -58,3 +58,8 @@ function addressOf(resumed: ResumedRequest | undefined, url: string): string {
 function fresh<T>(value: Fresh<T>): T | Promise<T> {
   return typeof value === 'function' ? (value as () => T | Promise<T>)() : value;
 }
+
+/** What the app is told as the URL: never what a function gave, which may hold a token. */
+export function shownUrl(url: Fresh<string | URL>): string {
+  return typeof url === 'function' ? '' : String(url);
+}

@@ -1,6 +1,9 @@
 // The interface of Standard Schema (standardschema.dev, version 1), which Zod, Valibot, ArkType and others implement.
 // Written out here as its specification allows, so that there is nothing to install.
 
+import { SSEError } from './errors.js';
+import type { StreamEvent } from './event.js';
+
 /** A schema of any library that follows the specification. */
 export interface StandardSchemaV1<Input = unknown, Output = Input> {
   readonly '~standard': StandardSchemaProps<Input, Output>;
@@ -29,4 +32,10 @@ export function describeIssues(issues: readonly StandardSchemaIssue[]): string {
     const keys = path.map((part) => String(typeof part === 'object' ? part.key : part));
     return keys.length === 0 ? message : `${keys.join('.')}: ${message}`;
   }).join('; ');
+}
+
+/** What the app is told of an event whose payload its schema refuses. */
+export function invalidEvent(event: StreamEvent, issues: readonly StandardSchemaIssue[]): SSEError {
+  const message = `the payload of event ${event.id ?? event.type} is not valid: ${describeIssues(issues)}`;
+  return new SSEError('invalid_event', message, { event, cause: issues });
 }
