@@ -271,7 +271,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
       leave: () => this.#leave(),
       failed: (message, cause) => this.#tellError(new SSEError('storage_unavailable', message, { cause, willRetry: true })),
     });
-    this.#forgetTrap = onTrap((message) => this.#trapped(message));
+    this.#forgetTrap = onTrap(this.#target);
   }
 
   /** Carries out what was asked for. Never while app code runs. */
@@ -403,6 +403,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   readonly #target: HostTarget = {
     deliver: (...batch) => this.#deliver(...batch),
     notify: (notice) => this.#notice(notice),
+    trapped: (message) => this.#trapped(message),
     request: (url, init, cursor) => {
       const isFirst = !this.#requested;
       this.#requested = true;

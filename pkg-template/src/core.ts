@@ -6,7 +6,8 @@
 import { setTrapHook } from './glue/core.js';
 import { type CoreExports, loadWasm, resetWasm } from './loader.js';
 
-const listeners = new Set<(message: string) => void>();
+/** Held weakly: that its core may fail is no reason to keep a stream that nobody uses. */
+const listeners = new Set<WeakRef<TrapListener>>();
 let hooked = false;
 let replacing = false;
 
@@ -20,11 +21,23 @@ export async function loadCore(): Promise<CoreExports> {
   return core;
 }
 
-/** Hears of a failure that lost the instance, after it has been replaced. Answers how to listen no more. */
-export function onTrap(listener: (message: string) => void): () => void {
-  listeners.add(listener);
-  return () => listeners.delete(listener);
+/** Hears of a failure that lost the instance, after it has been replaced. */
+export interface TrapListener {
+  trapped(message: string): void;
 }
+
+/** Answers how to listen no more. */
+export function onTrap(listener: TrapListener): () => void {
+  const weak = new WeakRef(listener);
+  listeners.add(weak);
+  gone.register(listener, weak, weak);
+  return () => {
+    gone.unregister(weak);
+    listeners.delete(weak);
+  };
+}
+
+const gone = new FinalizationRegistry<WeakRef<TrapListener>>((weak) => listeners.delete(weak));
 
 /** Calls into the core. It never throws by design, so whatever it throws means that the instance is broken. */
 export function guarded(call: () => void): void {
@@ -60,6 +73,6 @@ function trapped(message: string): void {
     replacing = false;
     resetWasm();
     setTrapHook(trapped);
-    for (const listener of [...listeners]) listener(message);
+    for (const weak of [...listeners]) weak.deref()?.trapped(message);
   }, 0);
 }

@@ -1,11 +1,11 @@
 // The core's side of a connector: what it calls, held so that neither keeps the other alive.
 
-import { enterCore, leaveCore } from './core.js';
+import { enterCore, leaveCore, type TrapListener } from './core.js';
 import { reportUnhandled } from './errors.js';
 import type { Host } from './glue/core.js';
 
 /** What a connector does for its core. */
-export type HostTarget = Omit<Host, 'enter' | 'leave'>;
+export type HostTarget = Omit<Host, 'enter' | 'leave'> & TrapListener;
 
 /**
  * The host that the core holds. It holds its connector weakly: the core hangs on the connector, and the two would keep

@@ -343,3 +343,75 @@ test('clearCursor() begins anew', async (t) => {
   await until(() => requests.length === 2);
   assert.equal(requests[1].headers['last-event-id'], undefined);
 });
+
+test('a result whose then throws is a handler that failed, and the stream goes on', async (t) => {
+  const { url } = await serve(t, replaying(3));
+  const [errors, got] = [[], []];
+  const { connector, until } = connect(t, url, {
+    onError: (error) => errors.push(error.code),
+    onEvent: (e) => {
+      got.push(e.id);
+      if (e.id === '1') return { then() { throw new Error('in then'); } };
+      if (e.id === '2') return { get then() { throw new Error('getting then'); } };
+    },
+  });
+  await until(() => connector.lastEventId === '3');
+  assert.deepEqual([got, errors], [['1', '2', '3'], ['handler_failed', 'handler_failed']]);
+});
+
+/** A store that an app might have. */
+const keeping = (record) => ({
+  record,
+  get() { return this.record; },
+  set(text) { this.record = text; },
+  clear() { this.record = undefined; },
+});
+
+test('what a handler finishes after dispose() is stored', async (t) => {
+  const { url } = await serve(t, replaying(1));
+  const store = keeping();
+  let release;
+  const { connector, until } = connect(t, url, {
+    eventIdStorage: store,
+    onEvent: () => new Promise((resolve) => { release = resolve; }),
+  });
+  await until(() => release !== undefined);
+  connector.dispose();
+  release();
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(JSON.parse(store.record).cursor, '1');
+});
+
+test('a logout forgets the cursor also before the core is there', async (t) => {
+  const { url, requests } = await serve(t, replaying(1));
+  const store = keeping('{"v":1,"cursor":"7","done":[],"at":0}');
+  const connector = new SSEConnector(url, { eventIdStorage: store });
+  connector.clearCursor();
+  connector.dispose();
+  for (let turn = 0; turn < 50 && store.record !== undefined; turn += 1) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.deepEqual([store.record, requests.length], [undefined, 0]);
+});
+
+test('a fetch that does not heed its signal has its body cancelled', async (t) => {
+  const cancelled = [];
+  const got = [];
+  const { connector, until } = connect(t, 'http://127.0.0.1:9/', {
+    // A response of another library: only its shape is that of the platform's.
+    fetch: async () => ({
+      status: 200,
+      headers: new Headers(headers),
+      body: new ReadableStream({
+        start: (controller) => controller.enqueue(new TextEncoder().encode(event(1))),
+        cancel: () => { cancelled.push(true); },
+      }),
+      bodyUsed: false,
+    }),
+    onEvent: (e) => got.push(e.id),
+  });
+  await until(() => got.length === 1);
+  connector.stop();
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(cancelled, [true]);
+});

@@ -1,5 +1,6 @@
 // A trap in the core poisons the one instance that all connectors share. Here its memory is filled with rubbish, which
-// makes the next call fail for real; both connectors must go on from their cursors in a new instance.
+// makes the next call fail for real, or it begins to work and never ends, as in a task of its own that trapped; all
+// connectors must go on from their cursors in a new instance.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -12,9 +13,9 @@ import { build } from 'esbuild';
 import { inRepository } from '../support/paths.mjs';
 
 /** Runs in a process of its own: what the old instance has under way ends there in errors that are nobody's. */
-const scenario = (bundle) => `
+const scenario = (bundle, failure) => `
   import { createServer } from 'node:http';
-  import { connectSSE, memory } from ${JSON.stringify(bundle)};
+  import { connectSSE, enterCore, memory } from ${JSON.stringify(bundle)};
 
   for (const name of ['unhandledRejection', 'uncaughtException']) {
     process.on(name, (error) => {
@@ -49,23 +50,28 @@ const scenario = (bundle) => `
   const once = make('/once', { method: 'POST', body: 'x' });
   const streams = [make('/a'), make('/b'), make('/loop')];
   await Promise.all([...streams, once].map((stream) => stream.until(3)));
-  // The cursor of a loop, which is asynchronous, is stored in a while.
-  await new Promise((resolve) => setTimeout(resolve, 400));
-  new Uint8Array(memory().buffer).fill(0xff);
-  streams[0].connector.reconnect();
+  // A loop has finished what it had when it asks for more.
+  await new Promise((resolve) => setImmediate(resolve));
+  ${failure}
   await Promise.all(streams.map((stream) => stream.until(6)));
   const told = [...streams, once].map(({ got, errors, connector }) => ({ got, errors, state: connector.state }));
   console.log(JSON.stringify({ told, asked }));
   process.exit(0);
 `;
 
-test('after a trap every connector goes on from its cursor in a new instance', async (t) => {
+/** How the core fails. */
+const failures = {
+  'a call into a poisoned core': 'new Uint8Array(memory().buffer).fill(0xff); streams[0].connector.reconnect();',
+  'a task of the core that does not end': 'setTimeout(enterCore, 0);',
+};
+
+for (const [name, failure] of Object.entries(failures)) test(`after ${name} every connector goes on from its cursor`, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-trap-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const outfile = join(folder, 'bundle.mjs');
   await build({
     stdin: {
-      contents: "export * from './index.js'; export { memory } from './loader.js'",
+      contents: "export * from './index.js'; export { memory } from './loader.js'; export { enterCore } from './core.js'",
       resolveDir: inRepository('pkg-template/src'),
     },
     bundle: true,
@@ -73,7 +79,7 @@ test('after a trap every connector goes on from its cursor in a new instance', a
     loader: { '.wasm': 'base64' },
     outfile,
   });
-  const args = ['--input-type=module', '--eval', scenario(String(pathToFileURL(outfile)))];
+  const args = ['--input-type=module', '--eval', scenario(String(pathToFileURL(outfile)), failure)];
   const { told, asked } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', timeout: 30_000 }));
   const expected = { got: ['1', '2', '3', '4', '5', '6'], errors: ['wasm_trap'], state: 'open' };
   const once = { got: ['1', '2', '3'], errors: ['wasm_trap'], state: 'closed' };
