@@ -112,6 +112,9 @@ fn host(recorded: &Rc<RefCell<Recorded>>, fetch: Option<&Function>) -> Host {
         on_notify.borrow_mut().notices.push(with_kind(notice));
     });
     set("notify", notify.into_js_value());
+    for name in ["enter", "leave"] {
+        set(name, Function::new_no_args("").into());
+    }
     let on_committed = Rc::clone(recorded);
     let committed = Closure::<dyn FnMut(String)>::new(move |cursor: String| {
         on_committed.borrow_mut().cursors.push(cursor);
