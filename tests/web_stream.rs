@@ -174,7 +174,11 @@ fn options_that_cannot_be_used_are_named_with_what_they_take() {
     option(r#"{"persistLastEventId":"yes"}"#, "persistLastEventId", &["true or false", r#"got "yes""#]);
     option(r#"{"persistKey":""}"#, "persistKey", &["a string that is not empty"]);
     option(r#"{"onEvent":"f"}"#, "onEvent", &["takes a function", r#"got "f""#]);
-    option(r#"{"orderingRule":"sequence"}"#, "orderingRule", &["'SEQUENCE', 'NONE'", r#"got "sequence""#]);
+    option(
+        r#"{"orderingRule":"sequence"}"#,
+        "orderingRule",
+        &["'SEQUENCE', 'EVENT_ID', 'TIMESTAMP', 'NONE'", r#"got "sequence""#],
+    );
     option(r#"{"outOfOrderPolicy":[]}"#, "outOfOrderPolicy", &["got an array"]);
     option(r#"{"headers":"x"}"#, "headers", &["an object of header names", r#"got "x""#]);
     option(r#"{"handlerConcurrency":1001}"#, "handlerConcurrency", &["from 1 to 1000"]);

@@ -191,7 +191,10 @@ pub(crate) fn stored(key: &str) -> Option<String> {
     storage().get_item(key).expect("storage can be read")
 }
 
+/// Sets an item of localStorage, as another page may have left it: what this tab remembers by itself is forgotten.
 pub(crate) fn store(key: &str, value: Option<&str>) {
+    let own = web_sys::window().expect("a page").session_storage().expect("allowed").expect("there");
+    own.remove_item(key).expect("storage can be written");
     match value {
         Some(value) => storage().set_item(key, value).expect("storage can be written"),
         None => storage().remove_item(key).expect("storage can be written"),
