@@ -310,7 +310,12 @@ fn what_cannot_be_resumed_is_told_and_followed_by_the_fallback() {
     {
         let mut scenario = Scenario::new(Config { cannot_resume: fallback, ..exact() }).restoring("k-2", &[]);
         scenario.connect().accept().bytes(&answer);
-        let told = scenario.take_notices().into_iter().find_map(|notice| match notice {
+        let notices = scenario.take_notices();
+        let closes = notices
+            .iter()
+            .any(|n| matches!(n, Notice::Error { code: Code::CannotResume, will_retry: false, .. }));
+        assert_eq!(closes, fallback == CannotResumeFallback::Close);
+        let told = notices.into_iter().find_map(|notice| match notice {
             Notice::CannotResume {
                 code, requested_id, oldest_available, newest_available, missing, ..
             } => Some((code, requested_id, oldest_available, newest_available, missing)),

@@ -109,7 +109,7 @@ export interface RetryPolicy {
   baseDelayMs?: number;
   /** Longest delay, unless the server asks for more with `Retry-After`. Default 30,000. */
   maxDelayMs?: number;
-  /** Failed attempts in a row before giving up. Default Infinity. */
+  /** Retries in a row, after the first failure, before giving up; 0 is none. Default Infinity. */
   maxAttempts?: number;
   /** Time since the stream was lost after which no attempt is made. Default Infinity. */
   maxRetryTimeMs?: number;
@@ -265,7 +265,10 @@ export interface ConnectOptions<Map extends object = EventMap> {
   eventIdStorage?: EventIdStorage;
   /** Name of the stored cursor. Default: origin and path of the URL, never its query. */
   persistKey?: string;
-  /** Default 'start_fresh'. */
+  /**
+   * What follows when the server cannot resume: go on with what it still has; close, with the cursor kept; or go on, and
+   * leave the rest to onCannotResume ('callback'). Default 'start_fresh'.
+   */
   cannotResumeFallback?: CannotResumeFallback;
 
   // Liveness

@@ -16,7 +16,7 @@ pub struct RetryPolicy {
     pub base_delay_ms: u64,
     /// No delay is longer, unless the server asked for it with `Retry-After`. Default 30,000.
     pub max_delay_ms: u64,
-    /// Failed attempts in a row before giving up; `None` never does. Default `None`.
+    /// Retries in a row before giving up; `None` never does. Default `None`.
     pub max_attempts: Option<u32>,
     /// Time since the stream was lost after which no attempt is made; `None` is forever. Default `None`.
     pub max_retry_time_ms: Option<u64>,

@@ -92,6 +92,13 @@ impl Client {
             self.close(TransitionReason::Refused, "parse_error");
         } else if self.intake.effects.close {
             self.abort();
+            let message = "the server cannot resume from the cursor, and cannotResumeFallback is 'close'";
+            self.notify(Notice::Error {
+                code: Code::CannotResume,
+                message: message.to_owned(),
+                status: None,
+                will_retry: false,
+            });
             self.close(TransitionReason::Refused, "cannot_resume");
         } else if self.intake.effects.refetch {
             self.refetch();
@@ -179,7 +186,7 @@ impl Client {
         let (why, message) = match exhausted {
             Exhausted::Attempts => (
                 GiveUpReason::MaxAttemptsReached,
-                format!("gave up after {attempts} failed attempts in a row; connect() starts again"),
+                format!("gave up after {attempts} retries in a row; connect() starts again"),
             ),
             Exhausted::Time => (
                 GiveUpReason::MaxRetryTimeExceeded,
