@@ -2,38 +2,13 @@
 // commands given in the middle of a batch. The same code runs in browsers; Node is just quicker to ask.
 
 import assert from 'node:assert/strict';
-import { createServer } from 'node:http';
 import { test } from 'node:test';
 import { inRepository } from '../support/paths.mjs';
+import { event, events, headers, replaying, serve } from '../support/stream.mjs';
 
 const { connectSSE, SSEConnector, SSEError, StreamEvent } = await import(inRepository('pkg/index.js'));
 
-const headers = { 'content-type': 'text/event-stream' };
-const event = (n, data = `e${n}`) => `id: ${n}\ndata: ${data}\n\n`;
-const events = (from, to) => Array.from({ length: to - from + 1 }, (_, index) => event(from + index)).join('');
 const quick = { retryPolicy: { baseDelayMs: 5, jitterPct: 0 } };
-
-/** A server whose `answer(request, response, attempt)` writes each response by hand. */
-async function serve(t, answer) {
-  const requests = [];
-  const server = createServer((request, response) => {
-    requests.push(request);
-    answer(request, response, requests.length);
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  t.after(() => {
-    server.closeAllConnections();
-    return new Promise((resolve) => server.close(resolve));
-  });
-  return { url: `http://127.0.0.1:${server.address().port}/stream`, requests };
-}
-
-/** A server that replays events 1 to `last` behind the cursor, and then keeps the stream open. */
-const replaying = (last) => (request, response) => {
-  const after = Number(request.headers['last-event-id'] ?? 0);
-  response.writeHead(200, headers);
-  response.write(after < last ? events(after + 1, last) : ': nothing new\n\n');
-};
 
 /** Connects; the connector ends with the test. `until(predicate)` resolves once it holds after a callback. */
 function connect(t, url, options) {

@@ -1,9 +1,9 @@
 // The ways to take events beside onEvent: listeners by name, and loops whose pace is the stream's.
 
 import assert from 'node:assert/strict';
-import { createServer } from 'node:http';
 import { test } from 'node:test';
 import { inRepository } from '../support/paths.mjs';
+import { serve } from '../support/stream.mjs';
 
 const { connectSSE, SSEConnector, SSEError } = await import(inRepository('pkg/index.js'));
 
@@ -13,20 +13,6 @@ const events = (from, to) => Array.from({ length: to - from + 1 }, (_, index) =>
 const quick = { retryPolicy: { baseDelayMs: 5, jitterPct: 0 } };
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 const until = async (predicate) => { while (!predicate()) await turn(); };
-
-async function serve(t, answer) {
-  const requests = [];
-  const server = createServer((request, response) => {
-    requests.push(request);
-    answer(request, response, requests.length);
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  t.after(() => {
-    server.closeAllConnections();
-    return new Promise((resolve) => server.close(resolve));
-  });
-  return { url: `http://127.0.0.1:${server.address().port}/stream`, requests };
-}
 
 /** A server that replays events 1 to `last` behind the cursor, and then keeps the stream open. */
 const replaying = (last) => (request, response) => {
