@@ -65,7 +65,8 @@ impl Page {
             missed_wake: false,
             forgot_before_restore: false,
             is_restored: false,
-            clock_offset: 10_000_000,
+            // Far enough from zero, where a clock that is set back again and again would stand still.
+            clock_offset: 1 << 40,
         }
     }
 
