@@ -1,4 +1,5 @@
-//! Connecting, answers, retries and ends, in virtual time: the transition table and the traps of DESIGN.md.
+//! Connecting, answers, retries and ends, in virtual time: the transition table, and the traps that
+//! other clients fell into.
 #![cfg(not(target_family = "wasm"))]
 
 mod client_support;

@@ -1,5 +1,5 @@
-//! What happens within a stream, in virtual time: the cursor, repeats, order, holes and bounds. The traps of
-//! DESIGN.md, each as a test that fails on a client that falls into it.
+//! What happens within a stream, in virtual time: the cursor, repeats, order, holes and bounds. The traps that
+//! other clients fell into, each as a test that fails on a client that falls into it.
 #![cfg(not(target_family = "wasm"))]
 
 mod client_support;

@@ -71,8 +71,6 @@ pub enum GiveUpReason {
     MaxAttemptsReached,
     /// `max_retry_time_ms` has passed since the stream was lost.
     MaxRetryTimeExceeded,
-    /// Reconnecting is switched off.
-    IntentionalDisconnect,
 }
 
 /// In which way a stream seems dead.

@@ -1,4 +1,4 @@
-//! What must hold at every step of every run: the promise of DESIGN.md, as invariants over what was published, what
+//! What must hold at every step of every run: the promise in README.md, as invariants over what was published, what
 //! the app was given and what was stored.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
