@@ -13,6 +13,7 @@ mod controls;
 mod debug;
 mod faults;
 mod hub;
+pub mod listen;
 pub mod log;
 mod metrics;
 mod options;
@@ -25,6 +26,7 @@ pub mod serve;
 mod stream;
 
 pub use hub::Hub;
+pub use listen::{ListenOptions, Listener, Tls, TlsError};
 pub use log::{EventLog, LogError, MemoryLog, RedbLog, RedbOptions, Retention};
 pub use options::{CorsOrigins, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
