@@ -25,7 +25,7 @@ pub mod serve;
 mod stream;
 
 pub use hub::Hub;
-pub use log::{EventLog, LogError, MemoryLog, RedbLog, RedbOptions, Retention};
+pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Retention};
 pub use options::{CorsOrigins, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
 
