@@ -4,36 +4,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { inRepository } from '../support/paths.mjs';
-import { startForeign } from './foreign.mjs';
-import { eventAt } from './servers/log.mjs';
+import { expected, foreign } from './foreign.mjs';
 
 const { connectSSE } = await import(inRepository('pkg/index.js'));
-
-const JSON_TEXT = { 'better-sse': JSON.stringify };
-
-/** What an app sees of the events `from` to `to`, in the words of that server. */
-const expected = (name, from, to, withIds = true) => Array.from({ length: to - from + 1 }, (_, index) => {
-  const { type, id, data } = eventAt(from + index);
-  return [type, withIds ? id : undefined, (JSON_TEXT[name] ?? String)(data)];
-});
-
-/** A server that ends with the test; `restart(head)` kills it and starts it again at its port. */
-async function foreign(t, name, head) {
-  let server = await startForeign(name, { head });
-  const { address, port } = server;
-  t.after(() => server.kill());
-  return {
-    address,
-    publish: () => server.publish(),
-    end: () => server.end(),
-    signal: (signal) => server.signal(signal),
-    kill: () => server.kill(),
-    async restart(newHead) {
-      await server.kill();
-      server = await startForeign(name, { head: newHead, port });
-    },
-  };
-}
 
 /** Follows a stream; `until(predicate)` resolves once it holds after a callback. */
 function follow(t, url, options = {}) {

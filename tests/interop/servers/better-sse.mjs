@@ -3,8 +3,8 @@
 
 import { createBrotliCompress, createGzip } from 'node:zlib';
 import { createSession, NodeHttp1Connection } from 'better-sse';
-import express from 'express';
-import { eventAt, head, listening, Log, port } from './log.mjs';
+import { serveLog } from './express-routes.mjs';
+import { eventAt, head, Log } from './log.mjs';
 
 const CODINGS = { gzip: createGzip, br: createBrotliCompress };
 
@@ -22,7 +22,6 @@ class CompressedConnection extends NodeHttp1Connection {
 }
 
 const log = new Log(head);
-const app = express();
 
 async function stream(request, response) {
   const { ids, resume, coding, torn, keepAlive } = request.query;
@@ -56,17 +55,4 @@ async function stream(request, response) {
   });
 }
 
-app.get('/stream', stream);
-app.get('/finite', async (request, response) => {
-  if (Number(request.get('Last-Event-ID') ?? 0) >= log.head) return response.sendStatus(204);
-  await stream(request, response);
-  return log.end();
-});
-app.get('/private', (request, response) => {
-  if (request.get('Authorization') === 'Bearer fresh') return stream(request, response);
-  return response.status(401).json({ error: 'the token is stale' });
-});
-app.post('/publish', (_, response) => response.sendStatus(log.publish() ?? 204));
-app.post('/end', (_, response) => response.sendStatus(log.end() ?? 204));
-
-const server = app.listen(port, '127.0.0.1', () => listening(server.address()));
+serveLog(log, stream);

@@ -6,21 +6,13 @@
 //   bytes=N        instead of the log: one event of N bytes in a line, one of N bytes in lines of 1,000
 
 import { createBrotliCompress, createDeflate, createGzip } from 'node:zlib';
-import express from 'express';
-import { eventAt, head, listening, Log, port, written } from './log.mjs';
+import { serveLog } from './express-routes.mjs';
+import { eventAt, head, Log, written } from './log.mjs';
 
 const EOL = { LF: '\n', CR: '\r', CRLF: '\r\n' };
 const CODINGS = { gzip: createGzip, deflate: createDeflate, br: createBrotliCompress };
 
 const log = new Log(head);
-const app = express();
-
-app.use((request, response, next) => {
-  response.set({ 'Access-Control-Allow-Origin': '*', 'Access-Control-Allow-Headers': 'Last-Event-ID, Authorization' });
-  if (request.method === 'OPTIONS') response.sendStatus(204);
-  else next();
-});
-
 function stream(request, response) {
   const { ids, resume, eol = 'LF', coding, piece, bom, torn, bytes } = request.query;
   response.set({ 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-cache' });
@@ -66,17 +58,4 @@ function stream(request, response) {
   });
 }
 
-app.get('/stream', stream);
-app.get('/finite', (request, response) => {
-  if (Number(request.get('Last-Event-ID') ?? 0) >= log.head) return response.sendStatus(204);
-  stream(request, response);
-  return log.end();
-});
-app.get('/private', (request, response) => {
-  if (request.get('Authorization') === 'Bearer fresh') return stream(request, response);
-  return response.status(401).json({ error: 'the token is stale' });
-});
-app.post('/publish', (_, response) => response.sendStatus(log.publish() ?? 204));
-app.post('/end', (_, response) => response.sendStatus(log.end() ?? 204));
-
-const server = app.listen(port, '127.0.0.1', () => listening(server.address()));
+serveLog(log, stream);

@@ -55,7 +55,13 @@ const stream = (c) => streamSSE(c, async (out) => {
 app.get('/stream', stream);
 app.get('/finite', (c) => (Number(c.req.header('Last-Event-ID') ?? 0) >= log.head ? c.body(null, 204) : stream(c)));
 app.get('/private', bearerAuth({ token: 'fresh' }), stream);
-app.post('/publish', (c) => c.body(log.publish() ?? null, 204));
-app.post('/end', (c) => c.body(log.end() ?? null, 204));
+app.post('/publish', (c) => {
+  log.publish();
+  return c.body(null, 204);
+});
+app.post('/end', (c) => {
+  log.end();
+  return c.body(null, 204);
+});
 
 serve({ fetch: app.fetch, hostname: '127.0.0.1', port }, listening);
