@@ -1,6 +1,7 @@
 // The constants, presets and rules that apps pass in.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { inRepository } from '../support/paths.mjs';
 import { deferred, headers, serve } from '../support/stream.mjs';
@@ -14,6 +15,13 @@ test('the presets have the documented numbers, and all are valid', async () => {
   assert.deepEqual(DEFAULT_RETRY_POLICY, {
     baseDelayMs: 1000, maxDelayMs: 30000, maxAttempts: Infinity, maxRetryTimeMs: Infinity, jitterPct: 0.2, multiplier: 2,
   });
+  // The herd (tests/client_herd.rs) is played with what stands in this file; null is without end.
+  const file = JSON.parse(await readFile(inRepository('tests/fixtures/retry-presets.json'), 'utf8'));
+  for (const [preset, expected] of Object.entries(file)) {
+    const value = RetryPolicies[preset];
+    const finite = Object.entries(typeof value === 'function' ? value() : value);
+    assert.deepEqual(Object.fromEntries(finite.map(([name, n]) => [name, n === Infinity ? null : n])), expected, preset);
+  }
   const numbers = ({ baseDelayMs, maxDelayMs, maxAttempts }) => [baseDelayMs, maxDelayMs, maxAttempts];
   assert.equal(RetryPolicies.STANDARD, DEFAULT_RETRY_POLICY);
   for (const [preset, expected] of [
