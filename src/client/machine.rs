@@ -158,6 +158,18 @@ impl Client {
         self.intake.ledger.len() < self.config.unfinished_max.max(1)
     }
 
+    /// Records that the app was given, or will be, from the oldest unfinished one on.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.intake.ledger.len()
+    }
+
+    /// Whether the present connection announced our protocol: each of its events has a number of its own as id.
+    #[must_use]
+    pub fn is_numbered(&self) -> bool {
+        self.intake.is_announced()
+    }
+
     /// What has been counted.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -3,14 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use web_sys::ReadableStreamDefaultReader;
-
-use super::fetch::{self, Transport};
 use super::host::{BatchCall, Host};
 use super::lifecycle::{PageEvent, PageWatch, is_offline};
 use super::options::WebOptions;
 use super::storage::CursorStore;
 use super::timer::{WakeUp, now_ms};
+use super::transport::{self, Transport};
 use crate::client::{Client, Input, Notice, Output, RequestId, State, StoredRecord};
 
 pub(crate) struct Driver {
@@ -19,7 +17,7 @@ pub(crate) struct Driver {
     client: RefCell<Client>,
     store: RefCell<CursorStore>,
     wake_up: RefCell<WakeUp>,
-    transport: RefCell<Option<Transport>>,
+    transport: RefCell<Option<Rc<dyn Transport>>>,
     page_watch: RefCell<Option<PageWatch>>,
     /// Reused for every chunk of every response.
     buffer: RefCell<Vec<u8>>,
@@ -121,22 +119,7 @@ impl Driver {
 
     /// Whether answers to this request are still wanted.
     pub(crate) fn is_current(&self, id: RequestId) -> bool {
-        self.transport.borrow().as_ref().is_some_and(|transport| transport.id == id)
-    }
-
-    /// The body of this request is read by `reader`.
-    pub(crate) fn read_by(&self, id: RequestId, reader: ReadableStreamDefaultReader) {
-        if let Some(transport) = self.transport.borrow().as_ref().filter(|transport| transport.id == id) {
-            transport.read_by(reader);
-        }
-    }
-
-    /// The promise that resolves when the app has caught up; `None` where it has.
-    pub(crate) fn backlog(&self) -> Option<js_sys::Promise> {
-        if self.client.borrow().is_drained() {
-            return None;
-        }
-        self.transport.borrow().as_ref().map(Transport::wait_for_app)
+        self.transport.borrow().as_ref().is_some_and(|transport| transport.id() == id)
     }
 
     fn drain(self: &Rc<Self>) {
@@ -158,7 +141,7 @@ impl Driver {
         if client.is_drained()
             && let Some(transport) = self.transport.borrow().as_ref()
         {
-            transport.app_caught_up();
+            transport.go_on();
         }
         if client.state() == State::Closed {
             self.page_watch.take();
@@ -187,7 +170,7 @@ impl Driver {
                         driver.storage_problem(Some(message));
                     }
                 });
-                *self.transport.borrow_mut() = Some(fetch::start(self, request));
+                *self.transport.borrow_mut() = Some(transport::start(self, request));
             }
             Output::Abort(id) => {
                 if self.is_current(id)

@@ -9,6 +9,7 @@
 
 mod connector;
 mod driver;
+mod event_source;
 mod fetch;
 mod helpers;
 mod host;
@@ -17,6 +18,7 @@ mod options;
 mod parser;
 mod storage;
 mod timer;
+mod transport;
 
 pub use connector::Connector;
 pub use helpers::{set_trap_hook, version};

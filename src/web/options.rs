@@ -5,6 +5,8 @@
 
 mod checks;
 
+use std::rc::Rc;
+
 use js_sys::{Function, Object, Reflect};
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
@@ -39,7 +41,7 @@ const CALLBACKS: [&str; 19] = [
     "fetch",
 ];
 
-const VALUES: [&str; 39] = [
+const VALUES: [&str; 41] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
@@ -79,6 +81,8 @@ const VALUES: [&str; 39] = [
     "maxUnacked",
     "schemas",
     "onInvalidEvent",
+    "transport",
+    "eventTypes",
 ];
 
 const RETRY_POLICY: [&str; 7] =
@@ -87,10 +91,10 @@ const RETRY_POLICY: [&str; 7] =
 /// Everything that the web side needs to know about one stream.
 pub(crate) struct WebOptions {
     pub(crate) config: Config,
-    /// A string, or a function that answers with one (or a promise of one) at each attempt.
-    pub(crate) url: JsValue,
-    /// An object, or a function that answers with one (or a promise of one) at each attempt.
-    pub(crate) headers: JsValue,
+    pub(crate) url: Url,
+    pub(crate) transport: TransportKind,
+    /// There are headers of the app's, asked for at each attempt.
+    pub(crate) has_headers: bool,
     pub(crate) trace_id: Option<String>,
     /// The key of the stored cursor; `None` does not persist.
     pub(crate) persist_key: Option<String>,
@@ -101,6 +105,20 @@ pub(crate) struct WebOptions {
     pub(crate) last_event_id_param: Option<String>,
     /// The host, where the URL is known beforehand.
     pub(crate) host: Option<String>,
+}
+
+/// Where the stream comes from.
+pub(crate) enum Url {
+    Known(String),
+    /// The app gave a function, which is asked at each attempt.
+    Asked,
+}
+
+/// How it comes.
+pub(crate) enum TransportKind {
+    Fetch,
+    /// The native EventSource, which hears events of these names.
+    EventSource(Rc<[String]>),
 }
 
 /// An option that cannot be used.
@@ -130,8 +148,9 @@ impl WebOptions {
         root.choice("onHandlerError", &["skip", "retry", "stop"])?;
         let _: Option<bool> = root.flag("debug")?;
 
-        let (known_url, url) = check_url(url)?;
+        let known_url = check_url(&url)?;
         let headers = check_headers(&root)?;
+        let transport = checks::transport(&root)?;
         let mut config = read_config(&root)?;
         config.repeatable = checks::repeatable(&root)?;
         config.can_refresh_credentials = config.repeatable && (headers.is_function() || url.is_function());
@@ -162,15 +181,22 @@ impl WebOptions {
                 ));
             }
         };
+        let last_event_id_param = root.string("lastEventIdParam")?;
+        let last_event_id_param = match &transport {
+            TransportKind::Fetch => last_event_id_param,
+            // Our server's name for it.
+            TransportKind::EventSource(_) => last_event_id_param.or_else(|| Some("lastEventId".to_owned())),
+        };
         Ok(Self {
             config,
-            url,
-            headers,
+            url: known_url.as_ref().map_or(Url::Asked, |url| Url::Known(url.href())),
+            transport,
+            has_headers: !headers.is_undefined(),
             trace_id: root.string("traceId")?,
             persist_key,
             app_keeps_cursor,
             credentials: root.choice("credentials", &["omit", "same-origin", "include"])?,
-            last_event_id_param: root.string("lastEventIdParam")?,
+            last_event_id_param,
             host: known_url.map(|url| url.hostname()),
         })
     }
@@ -243,9 +269,9 @@ fn read_retry_policy(root: &Fields<'_>) -> Result<RetryPolicy, InvalidOption> {
 }
 
 /// The URL, parsed against the page's where it is known beforehand.
-fn check_url(url: JsValue) -> Result<(Option<web_sys::Url>, JsValue), InvalidOption> {
+fn check_url(url: &JsValue) -> Result<Option<web_sys::Url>, InvalidOption> {
     if url.is_function() {
-        return Ok((None, url));
+        return Ok(None);
     }
     let text = match url.as_string() {
         Some(text) => text,
@@ -254,7 +280,7 @@ fn check_url(url: JsValue) -> Result<(Option<web_sys::Url>, JsValue), InvalidOpt
             None => {
                 let message = format!(
                     "the URL is a string, a URL or a function that returns one, got {}",
-                    describe(&url)
+                    describe(url)
                 );
                 return Err(InvalidOption { code: "invalid_url", option: "url".to_owned(), message });
             }
@@ -265,7 +291,7 @@ fn check_url(url: JsValue) -> Result<(Option<web_sys::Url>, JsValue), InvalidOpt
         option: "url".to_owned(),
         message,
     })?;
-    Ok((Some(parsed), JsValue::from(text)))
+    Ok(Some(parsed))
 }
 
 /// Parses an address the way the page would, and sees that a stream can come from it.

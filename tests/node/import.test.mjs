@@ -13,7 +13,10 @@ function run(code) {
 
 const trapEverything = `
   const touched = [];
-  for (const name of ['WebAssembly', 'fetch', 'setTimeout', 'queueMicrotask', 'atob', 'localStorage', 'document']) {
+  for (const name of [
+    'WebAssembly', 'fetch', 'setTimeout', 'queueMicrotask', 'atob', 'localStorage', 'document', 'TextDecoder', 'TextEncoder',
+    'EventSource',
+  ]) {
     Object.defineProperty(globalThis, name, { configurable: true, get() { touched.push(name); } });
   }
 `;
