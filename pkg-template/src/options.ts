@@ -311,6 +311,17 @@ export interface ConnectOptions<Map extends object = EventMap> {
   /** With 'eventsource': names of the events to listen to, beside 'message'. Events of other names are not seen. */
   eventTypes?: readonly (keyof Map & string)[];
 
+  // Life of the page
+  /**
+   * What follows when the page has been hidden for `hiddenAfterMs`: the stream stays as it is; no more is read until the
+   * page is seen again ('pause': the connection stays, and the server feels that it is not read); or the connection is
+   * closed, with the cursor kept, and made anew as soon as the page is seen ('close'; onClose hears the reason `hidden`).
+   * Default 'stay'.
+   */
+  whenHidden?: 'stay' | 'pause' | 'close';
+  /** Default 5,000: who only glances at another tab keeps the stream. */
+  hiddenAfterMs?: number;
+
   // Request
   /** Default 'GET'. A request of another method is sent again only with `replayRequest` or `resumeRequest`. */
   method?: string;

@@ -53,6 +53,7 @@ mod sequencer;
 mod state;
 mod stats;
 mod timers;
+mod visibility;
 mod watch;
 
 pub use backoff::{Backoff, Jitter, RetryPolicy};
@@ -66,3 +67,4 @@ pub use ordering::{OrderingRule, OutOfOrderPolicy};
 pub use response::{Decision, Head, retry_after_ms};
 pub use state::{State, TRANSITIONS, Transition, TransitionReason};
 pub use stats::Stats;
+pub use visibility::WhenHidden;

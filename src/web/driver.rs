@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::host::{BatchCall, Host};
-use super::lifecycle::{PageEvent, PageWatch, is_offline};
+use super::lifecycle::{PageEvent, PageWatch, is_hidden, is_offline};
 use super::options::WebOptions;
 use super::storage::CursorStore;
 use super::timer::{WakeUp, now_ms};
@@ -57,8 +57,9 @@ impl Driver {
         let state = self.client.borrow().state();
         if matches!(state, State::Idle | State::Closed) {
             let offline = is_offline(self.options.host.as_deref());
-            let reach = if offline { Input::Offline } else { Input::Online };
-            self.client.borrow_mut().handle_input(now_ms(), reach);
+            let mut client = self.client.borrow_mut();
+            client.handle_input(now_ms(), if offline { Input::Offline } else { Input::Online });
+            client.handle_input(now_ms(), if is_hidden() { Input::Hidden } else { Input::Visible });
         }
         self.input(input);
         if self.client.borrow().state() != State::Closed && self.page_watch.borrow().is_none() {
@@ -78,7 +79,7 @@ impl Driver {
         }
         self.page_watch.take();
         self.store.borrow_mut().abandon();
-        self.wake_up.borrow_mut().set(0, None, || {});
+        self.wake_up.borrow_mut().set(0, None, |_| {});
     }
 
     /// Forgets the cursor, the stored one too.
@@ -90,6 +91,11 @@ impl Driver {
     fn page_event(self: &Rc<Self>, event: PageEvent) {
         match event {
             PageEvent::Leaving => self.input(Input::Flush),
+            PageEvent::Hidden => {
+                self.input(Input::Flush);
+                self.input(Input::Hidden);
+            }
+            PageEvent::Visible => self.input(Input::Visible),
             PageEvent::Back => self.input(Input::Awake),
             PageEvent::Online => self.input(Input::Online),
             PageEvent::Offline if is_offline(self.options.host.as_deref()) => self.input(Input::Offline),
@@ -213,9 +219,12 @@ impl Driver {
 
     fn wait(self: &Rc<Self>, at_ms: Option<u64>) {
         let driver = Rc::downgrade(self);
-        self.wake_up.borrow_mut().set(now_ms(), at_ms, move || {
+        self.wake_up.borrow_mut().set(now_ms(), at_ms, move |slept| {
             if let Some(driver) = driver.upgrade() {
                 driver.wake_up.borrow_mut().fired();
+                if slept {
+                    driver.input(Input::Awake);
+                }
                 driver.input(Input::Timer);
             }
         });

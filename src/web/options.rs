@@ -36,7 +36,7 @@ const CALLBACKS: [&str; 19] = [
     "fetch",
 ];
 
-const VALUES: [&str; 41] = [
+const VALUES: [&str; 43] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
@@ -78,6 +78,8 @@ const VALUES: [&str; 41] = [
     "onInvalidEvent",
     "transport",
     "eventTypes",
+    "whenHidden",
+    "hiddenAfterMs",
 ];
 
 const RETRY_POLICY: [&str; 7] =
@@ -134,6 +136,8 @@ impl WebOptions {
         config.repeatable = checks::repeatable(&root)?;
         config.can_refresh_credentials = config.repeatable && (headers.is_function() || url.is_function());
         config.unfinished_max = checks::unfinished_max(&root)?;
+        config.when_hidden = checks::when_hidden(&root, &transport, config.repeatable)?;
+        set(&mut config.hidden_after_ms, root.ms("hiddenAfterMs", 0.0)?);
         checks::schemas(&root)?;
         let has_sink = check_methods(&root, "metricsSink", &["incCounter", "setGauge", "observe"])?;
         let has_logger = check_methods(&root, "logger", &["debug", "info", "warn", "error"])?;

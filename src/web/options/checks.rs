@@ -4,6 +4,7 @@ use js_sys::{Object, Reflect};
 use wasm_bindgen::JsValue;
 
 use super::{Fields, InvalidOption, TransportKind};
+use crate::client::WhenHidden;
 
 /// Events that may wait for their `ack()`, unless `maxUnacked` says otherwise.
 const UNACKED_MAX: usize = 1_000;
@@ -118,4 +119,20 @@ pub(super) fn transport(root: &Fields<'_>) -> Result<TransportKind, InvalidOptio
         return Err(root.invalid("eventTypes", takes, &event_types));
     }
     Ok(TransportKind::EventSource(names.into()))
+}
+
+/// What follows when the page is hidden, where request and transport can keep it.
+pub(super) fn when_hidden(
+    root: &Fields<'_>,
+    transport: &TransportKind,
+    repeatable: bool,
+) -> Result<WhenHidden, InvalidOption> {
+    let takes = match root.choice("whenHidden", &["stay", "pause", "close"])?.as_deref() {
+        Some("pause") if matches!(transport, TransportKind::Fetch) => return Ok(WhenHidden::Pause),
+        Some("pause") => "'stay' or 'close' beside transport: 'eventsource', which cannot be paused",
+        Some("close") if repeatable => return Ok(WhenHidden::Close),
+        Some("close") => "'stay' or 'pause' for a request that may not be sent again",
+        _ => return Ok(WhenHidden::Stay),
+    };
+    Err(root.invalid("whenHidden", takes, &root.get("whenHidden")))
 }
