@@ -56,6 +56,15 @@ mod timers;
 mod visibility;
 mod watch;
 
+// What the web side offers by itself.
+#[cfg(target_family = "wasm")]
+pub(crate) use {
+    backoff::Exhausted,
+    dedupe::DedupeWindow,
+    liveness::Liveness,
+    ordering::{Mark, OrderingGuard},
+};
+
 pub use backoff::{Backoff, Jitter, RetryPolicy};
 pub use batch::{Batch, Event, Kind, NO_NAME_INDEX, PIECE_BYTES_MAX, PIECE_WORDS, RECORD_WORDS};
 pub use config::{CannotResumeFallback, Config, DedupeConfig, LivenessConfig, OrderingConfig};

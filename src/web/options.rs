@@ -144,7 +144,7 @@ impl WebOptions {
         let counts = root.flag("enableMetrics")?.unwrap_or(true) && has_sink;
         root.flag("trackEventLag")?;
         config.report_duplicates = counts || has_logger || root.function("onDuplicate")?.is_some();
-        config.rng_seed = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
+        config.rng_seed = random_seed();
 
         let persist = root.flag("persistLastEventId")?;
         let has_store = check_methods(&root, "eventIdStorage", &["get", "set", "clear"])?;
@@ -183,6 +183,25 @@ impl WebOptions {
             host: known_url.map(|url| url.hostname()),
         })
     }
+}
+
+/// The policies by themselves: these options, and no others.
+pub(crate) fn read_policies(options: &JsValue) -> Result<Config, InvalidOption> {
+    let root = Fields::of("", options)?;
+    root.only(&[&[
+        "retryPolicy",
+        "livenessTimeoutMs",
+        "livenessGracePeriodMs",
+        "dedupeMaxSize",
+        "dedupeTtlMs",
+        "orderingRule",
+        "outOfOrderPolicy",
+    ]])?;
+    Ok(Config { rng_seed: random_seed(), ..read_config(&root)? })
+}
+
+fn random_seed() -> u64 {
+    (js_sys::Math::random() * 2_f64.powi(53)) as u64
 }
 
 fn read_config(root: &Fields<'_>) -> Result<Config, InvalidOption> {

@@ -21,7 +21,7 @@ const trapEverything = `
   }
 `;
 
-for (const entry of ['index', 'slim', 'eventsource']) {
+for (const entry of ['index', 'slim', 'eventsource', 'policies']) {
   test(`importing ${entry}.js touches nothing of the platform`, () => {
     assert.equal(run(`${trapEverything} await import('./pkg/${entry}.js'); console.log(touched.join())`), '');
   });
