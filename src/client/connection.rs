@@ -206,6 +206,8 @@ impl Client {
             return;
         }
         self.timers.clear(Timer::Retry);
+        self.timers.clear(Timer::Hidden);
+        self.rests = false;
         self.notify(Notice::Close { reason: reason.to_owned(), will_reconnect: false, retry_in: None });
         self.commit();
     }

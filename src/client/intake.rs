@@ -103,6 +103,11 @@ impl Intake {
         self.batch.clear(self.ledger.next_token());
     }
 
+    /// Whether the present connection announced our protocol.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.announced
+    }
+
     /// Whether early events wait for a missing one.
     pub(crate) fn has_hole(&self) -> bool {
         self.announced && self.sequencer.as_ref().is_some_and(Sequencer::has_held) || self.scopes.holds()
