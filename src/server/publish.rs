@@ -4,7 +4,7 @@ use axum::Json;
 use axum::body::to_bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -13,6 +13,7 @@ use super::answer::Refusal;
 use super::hub::Hub;
 use super::log::LogError;
 use super::publisher::{Message, PublishError};
+use super::request;
 
 /// The body: an envelope's type and payload, or an event that is stored as it is.
 #[derive(Deserialize)]
@@ -77,11 +78,7 @@ fn authorize(token: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
              SSE_PUBLISH_TOKEN) to a secret of yours, and send it as `Authorization: Bearer <token>`",
         ));
     };
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| {
-        let (scheme, given) = value.as_bytes().split_at_checked("Bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(given)
-    });
-    if given.is_some_and(|given| same_secret(given, token.as_bytes())) {
+    if request::bearer(headers).is_some_and(|given| request::same_secret(given, token.as_bytes())) {
         return Ok(());
     }
     Err(Refusal::new(
@@ -90,11 +87,6 @@ fn authorize(token: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
         "publishing takes `Authorization: Bearer <token>` with the token of StreamOptions::publish_token (of \
          `holdfast serve`: SSE_PUBLISH_TOKEN)",
     ))
-}
-
-/// Compares in a time that does not tell how much of a guess was right.
-fn same_secret(given: &[u8], secret: &[u8]) -> bool {
-    given.len() == secret.len() && given.iter().zip(secret).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 fn refusal(error: PublishError) -> Refusal {
