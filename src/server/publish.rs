@@ -23,11 +23,12 @@ struct Body<'a> {
     kind: Option<String>,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
+    correlation_id: Option<String>,
     event: Option<String>,
     data: Option<String>,
 }
 
-const SHAPES: &str = r#"the body takes {"type": name, "payload": any JSON} or {"event": name, "data": text}"#;
+const SHAPES: &str = r#"the body takes {"type": name, "payload": any JSON, "correlation_id"?: text} or {"event": name, "data": text}"#;
 
 /// Room for the JSON around a payload, and for what escapes add to a text.
 const BODY_OVERHEAD_BYTES: usize = 4096;
@@ -49,6 +50,9 @@ pub(crate) async fn publish(
     let body: Body<'_> = serde_json::from_slice(&body)
         .map_err(|error| Refusal::bad_request("invalid_body", format!("{SHAPES}: {error}")))?;
     let mut message = message(body)?;
+    if let Some(id) = request::trace_id(&parts.headers, None) {
+        message = message.trace_id(id);
+    }
     if let Some(key) = parts.headers.get("idempotency-key") {
         // A key that is no text becomes one that the publisher refuses.
         message = message.idempotency_key(key.to_str().unwrap_or_default());
@@ -59,10 +63,14 @@ pub(crate) async fn publish(
 
 fn message(body: Body<'_>) -> Result<Message, Refusal> {
     match body {
-        Body { kind: Some(kind), payload: Some(payload), event: None, data: None } => {
-            Ok(Message::envelope_raw(kind, payload))
+        Body { kind: Some(kind), payload: Some(payload), correlation_id, event: None, data: None } => {
+            let message = Message::envelope_raw(kind, payload);
+            Ok(match correlation_id {
+                Some(id) => message.correlation_id(id),
+                None => message,
+            })
         }
-        Body { kind: None, payload: None, event, data: Some(data) } => {
+        Body { kind: None, payload: None, correlation_id: None, event, data: Some(data) } => {
             Ok(Message::text(event.unwrap_or_else(|| "message".to_owned()), data))
         }
         _ => Err(Refusal::bad_request("invalid_body", SHAPES)),
