@@ -30,6 +30,7 @@ pub(crate) enum ControlEvent {
     /// One more channel, behind this position.
     Listen {
         position: Cursor,
+        replayable: bool,
     },
     /// One channel less.
     Unlisten {
@@ -48,8 +49,9 @@ pub(crate) fn read(name: &str, data: &str) -> ControlEvent {
         control::OPEN => ControlEvent::Open(announcement(payload)),
         control::HEARTBEAT => ControlEvent::Heartbeat { interval_ms: interval(payload, "interval_ms") },
         control::CANNOT_RESUME => cannot_resume(payload),
-        control::LISTEN => position(payload, "position")
-            .map_or(ControlEvent::Other, |position| ControlEvent::Listen { position }),
+        control::LISTEN => position(payload, "position").map_or(ControlEvent::Other, |position| {
+            ControlEvent::Listen { position, replayable: field(payload, "replayable") == Some("true") }
+        }),
         control::UNLISTEN => {
             text(payload, "channel").map_or(ControlEvent::Other, |channel| ControlEvent::Unlisten { channel })
         }

@@ -350,9 +350,9 @@ impl Intake {
                 newest.iter().for_each(|newest| self.tracks.end_at(newest));
                 self.place_at(position);
             }
-            ControlEvent::Listen { position } => {
+            ControlEvent::Listen { position, replayable } => {
                 self.announced = true;
-                self.replayable = true;
+                self.replayable = replayable;
                 if self.tracks.listen(&position, self.ledger.accepted()) {
                     self.move_parts();
                 }

@@ -203,12 +203,13 @@ impl Feed {
             Some(frames) => frames,
             None => voice.hub.log.page(&self.channel, self.place, limit).await?,
         };
-        let follows = frames.first().is_some_and(|first| {
-            first.place.generation == self.place.generation && first.place.sequence == self.place.sequence + 1
-        });
+        let follows = frames.first().is_some_and(|first| first.place.follows(self.place));
         if !follows && self.skip_gap(voice, frames.first()).await? {
             return Ok(Progress::Moved);
         }
+        // What lies behind a hole within the page waits until the hole was told of.
+        let hole = frames.windows(2).position(|pair| !pair[1].place.follows(pair[0].place));
+        frames.truncate(hole.map_or(frames.len(), |at| at + 1));
         if let Some(replay) = &mut self.replay {
             frames.retain(|frame| frame.place <= replay.until);
             replay.sent += frames.len() as u64;
@@ -250,7 +251,9 @@ impl Feed {
             Some(first) => bounds.distance(self.place, bounds.before(first.place)),
             None => bounds.distance(self.place, bounds.head),
         };
-        if missing == 0 {
+        // What the log has is less than what we read: it lost its end, and what came behind it.
+        let beyond = self.place.sequence > bounds.end_of(self.place.generation);
+        if missing == 0 && !beyond {
             // Nothing is left where we stand, though the head has moved on: an epoch that began without an event.
             if first.is_none() {
                 self.place = bounds.head;
@@ -267,7 +270,10 @@ impl Feed {
         if let Some(first) = first {
             refused.place = bounds.before(first.place);
         }
-        refused.missing = Some(missing);
+        refused.missing = (missing > 0).then_some(missing);
+        if beyond {
+            refused.code = resume::NOT_FOUND;
+        }
         let requested = self.position(&voice.hub);
         voice.cannot_resume(self, Some(&requested), &refused);
         self.place = refused.place;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::clock;
 use super::hub::Inner;
-use super::log::{Data, KEY_BYTES_MAX, LogError, NAME_BYTES_MAX, NewEvent};
+use super::log::{Data, KEY_BYTES_MAX, Key, LogError, NAME_BYTES_MAX, NewEvent};
 use crate::wire::{control, encode};
 
 /// An event to publish.
@@ -53,8 +53,8 @@ impl Message {
         Self { name, content, key: None, trace_id: None, correlation_id: None }
     }
 
-    /// Makes publishing repeatable: a second message to the same channel under the same key stores nothing and
-    /// answers with the first one's id.
+    /// Makes publishing repeatable: the same message to the same channel under the same key stores nothing the second
+    /// time and answers with the first one's id. Another message under the key is [`LogError::KeyReused`].
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
@@ -109,6 +109,9 @@ impl Message {
 
     fn into_event(self, event_bytes_max: usize) -> Result<NewEvent, PublishError> {
         self.check(event_bytes_max)?;
+        let (Content::Payload(text) | Content::Text(text)) = &self.content;
+        let kind = if matches!(self.content, Content::Text(_)) { "text" } else { "payload" };
+        let key = self.key.as_ref().map(|key| Key::new(key.clone(), &[kind, &self.name, text]));
         let begin = match &self.content {
             Content::Payload(payload) => Some(self.envelope_begin(payload)),
             Content::Text(_) => None,
@@ -117,7 +120,7 @@ impl Message {
             (Some(begin), _) => Data::Numbered { before: begin + r#","sequence":"#, after: "}".to_owned() },
             (None, Content::Text(text) | Content::Payload(text)) => Data::Text(text),
         };
-        Ok(NewEvent { name: self.name, data, key: self.key })
+        Ok(NewEvent { name: self.name, data, key })
     }
 
     /// The event as it goes over the wire without a log: its envelope has no number.

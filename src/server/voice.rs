@@ -69,7 +69,7 @@ impl Voice {
             "server_version": env!("CARGO_PKG_VERSION"),
             "protocol": control::PROTOCOL,
             "heartbeat_interval": options.heartbeat_ms,
-            "replayable": position.is_some(),
+            "replayable": position.is_some() && hub.log.replays(),
         });
         if let Some(position) = position {
             payload["position"] = position.into();
@@ -93,13 +93,18 @@ impl Voice {
     /// What a client cannot have of a channel, whose `label` gives ids their form here.
     pub(crate) fn cannot_resume(&mut self, feed: &Feed, requested: Option<&str>, refused: &Refused) {
         let id = |place| Value::from(feed.id(&self.hub, place));
-        let (reason, message) = match refused.code {
+        let code = match refused.code {
+            code if code == resume::INVALID || self.hub.log.replays() => code,
+            _ => resume::NO_BUFFER,
+        };
+        let (reason, message) = match code {
             resume::EXPIRED => ("events_expired", "events after the requested id are no longer stored"),
+            resume::NO_BUFFER => ("no_buffer", "this server stores no events"),
             resume::NOT_FOUND => ("event_not_found", "the requested id is not of this log, or ahead of it"),
             _ => ("invalid_event_id", "the requested id is not an id of this server"),
         };
         let mut payload = json!({
-            "code": refused.code,
+            "code": code,
             "reason": reason,
             "message": message,
             "channel": feed.name(),
@@ -120,9 +125,9 @@ impl Voice {
             event = "resume.cannot_resume",
             stream_id = &*self.entry.id,
             channel = feed.name(),
-            code = refused.code
+            code
         );
-        Metrics::count(&self.hub.metrics.cannot_resume, refused.code);
+        Metrics::count(&self.hub.metrics.cannot_resume, code);
         self.say(controls::event(control::CANNOT_RESUME, &payload));
     }
 
@@ -141,7 +146,9 @@ impl Voice {
     }
 
     pub(crate) fn listen(&mut self, channel: &str, position: &str) {
-        self.say(controls::event(control::LISTEN, &json!({ "channel": channel, "position": position })));
+        let replayable = self.hub.log.replays();
+        let payload = json!({ "channel": channel, "position": position, "replayable": replayable });
+        self.say(controls::event(control::LISTEN, &payload));
     }
 
     pub(crate) fn unlisten(&mut self, channel: &str) {
