@@ -27,7 +27,7 @@ mod stream;
 
 pub use hub::Hub;
 pub use listen::{ListenOptions, Listener, Tls, TlsError};
-pub use log::{EventLog, LogError, MemoryLog, RedbLog, RedbOptions, Retention};
+pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Retention};
 pub use options::{CorsOrigins, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
 
