@@ -31,6 +31,11 @@ pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Rete
 pub use options::{CorsOrigins, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
 
+/// Where heartbeats are logged: they are many, and logged only when asked for. (K29)
+const HEARTBEAT_LOG: &str = "holdfast_sse::heartbeat";
+/// Where beginnings and ends of replays are logged. (K29)
+const REPLAY_LOG: &str = "holdfast_sse::replay";
+
 /// The examples of the README compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
