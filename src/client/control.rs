@@ -1,7 +1,7 @@
 //! Reads the control events of our server: what `control.open` announces, and what cannot be resumed.
 
 use super::notice::Notice;
-use crate::wire::{Position, control, envelope, json};
+use crate::wire::{Cursor, control, envelope, json};
 
 /// What `control.open` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(crate) struct Announcement {
     pub(crate) ours: bool,
     pub(crate) heartbeat_interval_ms: Option<u64>,
     /// The id after which this stream begins.
-    pub(crate) position: Option<Position>,
+    pub(crate) position: Option<Cursor>,
     /// Whether a hole can be fetched by resuming from before it.
     pub(crate) replayable: bool,
 }
@@ -23,9 +23,18 @@ pub(crate) enum ControlEvent {
     },
     CannotResume {
         notice: Notice,
-        position: Option<Position>,
-        newest: Option<Position>,
+        position: Option<Cursor>,
+        newest: Option<Cursor>,
         missing: Option<u64>,
+    },
+    /// One more channel, behind this position.
+    Listen {
+        position: Cursor,
+        replayable: bool,
+    },
+    /// One channel less.
+    Unlisten {
+        channel: String,
     },
     Close {
         reason: String,
@@ -40,6 +49,12 @@ pub(crate) fn read(name: &str, data: &str) -> ControlEvent {
         control::OPEN => ControlEvent::Open(announcement(payload)),
         control::HEARTBEAT => ControlEvent::Heartbeat { interval_ms: interval(payload, "interval_ms") },
         control::CANNOT_RESUME => cannot_resume(payload),
+        control::LISTEN => position(payload, "position").map_or(ControlEvent::Other, |position| {
+            ControlEvent::Listen { position, replayable: field(payload, "replayable") == Some("true") }
+        }),
+        control::UNLISTEN => {
+            text(payload, "channel").map_or(ControlEvent::Other, |channel| ControlEvent::Unlisten { channel })
+        }
         control::CLOSE => ControlEvent::Close { reason: text(payload, "reason").unwrap_or_default() },
         _ => ControlEvent::Other,
     }
@@ -73,7 +88,7 @@ fn cannot_resume(payload: &str) -> ControlEvent {
     }
 }
 
-fn position(payload: &str, key: &str) -> Option<Position> {
+fn position(payload: &str, key: &str) -> Option<Cursor> {
     text(payload, key)?.parse().ok()
 }
 

@@ -2,16 +2,18 @@
 //! kept, and the ledger told.
 
 use super::batch::{Batch, Kind};
-use super::config::{CannotResumeFallback, Config, DedupeConfig, OrderingConfig};
+use super::config::{CannotResumeFallback, Config, DedupeConfig};
 use super::control::{self, Announcement, ControlEvent};
 use super::dedupe::DedupeWindow;
 use super::ledger::Ledger;
 use super::liveness::Liveness;
 use super::notice::Notice;
 use super::ordering::{Mark, OrderingGuard, OutOfOrderPolicy};
-use super::sequencer::{HeldEvent, Missing, Place, Sequencer};
+use super::sequencer::{HeldEvent, Missing, Place};
 use super::stats::Stats;
-use crate::wire::{self, EventRef, Position, Sink};
+use super::tracks::Tracks;
+use crate::wire::id::Part;
+use crate::wire::{self, Cursor, EventRef, Position, Sink};
 
 /// What a chunk asks the machine to do, beside delivering.
 #[derive(Debug, Default)]
@@ -35,13 +37,12 @@ pub(crate) struct Intake {
     now_ms: u64,
     dedupe: Option<DedupeWindow>,
     guard: OrderingGuard,
-    sequencer: Option<Sequencer>,
+    tracks: Tracks,
     /// The present connection announced our protocol.
     announced: bool,
     replayable: bool,
     /// Whether a request may be sent again, and so a hole be fetched.
     may_repeat: bool,
-    ordering: OrderingConfig,
     fallback: CannotResumeFallback,
     report_duplicates: bool,
     dedupe_config: Option<DedupeConfig>,
@@ -58,11 +59,10 @@ impl Intake {
             now_ms: 0,
             dedupe: config.dedupe.map(DedupeWindow::new),
             guard: OrderingGuard::new(config.ordering),
-            sequencer: None,
+            tracks: Tracks::new(config.ordering),
             announced: false,
             replayable: false,
             may_repeat: config.repeatable && config.auto_reconnect,
-            ordering: config.ordering,
             fallback: config.cannot_resume,
             report_duplicates: config.report_duplicates,
             dedupe_config: config.dedupe,
@@ -75,7 +75,7 @@ impl Intake {
         self.announced = false;
         if self.ledger.accepted().is_empty() {
             // Not a continuation: what the server sends is what was asked for.
-            self.sequencer = None;
+            self.tracks.clear();
         }
         self.guard.reset();
         self.liveness.opened(now_ms);
@@ -83,9 +83,7 @@ impl Intake {
 
     /// A connection ended: early events come again with the next one.
     pub(crate) fn closed(&mut self) {
-        if let Some(sequencer) = &mut self.sequencer {
-            sequencer.drop_held();
-        }
+        self.tracks.iter_mut().for_each(|track| track.sequencer.drop_held());
     }
 
     /// Starts a new batch.
@@ -96,16 +94,18 @@ impl Intake {
 
     /// Whether early events wait for a missing one.
     pub(crate) fn has_hole(&self) -> bool {
-        self.announced && self.sequencer.as_ref().is_some_and(Sequencer::has_held)
+        self.announced && self.tracks.has_held()
     }
 
     /// Whether the hole can be fetched by resuming from before it; true once for each hole.
     pub(crate) fn refetch_hole(&mut self) -> bool {
-        self.refetch_before("")
-    }
-
-    fn refetch_before(&mut self, epoch: &str) -> bool {
-        self.can_refetch() && self.sequencer.as_mut().is_some_and(|sequencer| sequencer.refetch(epoch))
+        let mut any = false;
+        if self.can_refetch() {
+            for track in self.tracks.iter_mut().filter(|track| track.sequencer.has_held()) {
+                any |= track.sequencer.refetch("");
+            }
+        }
+        any
     }
 
     fn can_refetch(&self) -> bool {
@@ -114,33 +114,40 @@ impl Intake {
 
     /// The server does not have what is missing: says so, and goes on behind the hole.
     pub(crate) fn give_up_hole(&mut self) {
-        let Some(missing) = self.sequencer.as_mut().and_then(Sequencer::give_up_hole) else { return };
-        self.tell_missing(missing);
-        self.release_held();
+        let mut index = 0;
+        while let Some(track) = self.tracks.get(index) {
+            if let Some(missing) = track.sequencer.give_up_hole() {
+                self.tell_missing(index, missing);
+                self.release_held(index);
+            }
+            index += 1;
+        }
     }
 
-    fn tell_missing(&mut self, missing: Missing) {
-        if missing.first > missing.last {
-            return;
-        }
-        let count = missing.last - missing.first + 1;
+    fn tell_missing(&mut self, index: usize, missing: Missing) {
+        let Missing { epoch, first, last } = missing;
+        let Some(track) = self.tracks.get(index).filter(|_| first <= last) else { return };
+        let first_missing = track.id(&Position { epoch: epoch.clone(), sequence: first });
+        let last_missing = track.id(&Position { epoch, sequence: last });
+        let count = last - first + 1;
         self.stats.events_missing = self.stats.events_missing.saturating_add(count);
-        let first_missing = Position { epoch: missing.epoch.clone(), sequence: missing.first }.to_string();
-        let last_missing = Position { epoch: missing.epoch, sequence: missing.last }.to_string();
         self.notice(Notice::Gap { first_missing, last_missing, count });
     }
 
     /// The app was never given what came after `token`: its replay must get through.
     pub(crate) fn give_back_after(&mut self, token: u64) {
-        let (dedupe, sequencer) = (&mut self.dedupe, &mut self.sequencer);
+        let (dedupe, tracks) = (&mut self.dedupe, &mut self.tracks);
         let discarded = self.ledger.discard_after(token, |id| {
             if let Some(dedupe) = dedupe {
                 dedupe.forget(id);
             }
-            if let (Some(sequencer), Some((epoch, sequence))) = (&mut *sequencer, Position::split(id)) {
-                sequencer.forget(epoch, sequence);
+            if let Some((track, epoch, sequence)) = tracks.locate(id) {
+                track.sequencer.forget(epoch, sequence);
             }
         });
+        if tracks.is_several() {
+            tracks.restore(self.ledger.accepted());
+        }
         if discarded > 0 {
             self.guard.reset();
         }
@@ -169,6 +176,31 @@ impl Intake {
         self.ledger.accept(id);
     }
 
+    /// An event of our own server: `id` names it; on a stream of several channels the cursor is put together.
+    fn deliver_numbered(&mut self, index: usize, name: &str, data: &str, id: &str, at: (&str, u64)) {
+        if !self.tracks.is_several() {
+            self.deliver(name, data, Some(id));
+            return;
+        }
+        self.tracks.stand_at(index, at.0, at.1);
+        let (cursor, own_bytes) = self.tracks.cursor(index);
+        if self.ledger.take_done_before(id) {
+            self.stats.duplicates_ignored += 1;
+            self.batch.push(Kind::Cursor, "", "", Some(id));
+            self.ledger.accept_part(&cursor, own_bytes, true);
+        } else {
+            self.stats.events_delivered += 1;
+            self.batch.push(Kind::Event, name, data, Some(id));
+            self.ledger.accept_part(&cursor, own_bytes, false);
+        }
+    }
+
+    /// The cursor of several channels has changed by something that is no event.
+    fn move_parts(&mut self) {
+        let cursor = self.tracks.cursor(0).0;
+        self.move_cursor(&cursor);
+    }
+
     fn move_cursor(&mut self, id: &str) {
         self.batch.push(Kind::Cursor, "", "", Some(id));
         self.ledger.accept_cursor(id);
@@ -186,61 +218,72 @@ impl Intake {
         }
     }
 
-    /// An event of our own server, whose id is a position.
-    fn numbered(&mut self, event: EventRef<'_>, epoch: &str, sequence: u64) {
+    /// An event of our own server, whose id is a position in one of the channels.
+    fn numbered(&mut self, event: EventRef<'_>, index: usize, id: &str, epoch: &str, sequence: u64) {
         // Ends: each turn either places the event, holds it, or gives up one of the finitely many holes.
-        while let Some(sequencer) = &mut self.sequencer {
+        while let Some(track) = self.tracks.get(index) {
+            let sequencer = &mut track.sequencer;
             match sequencer.place(epoch, sequence) {
                 Place::Next => {
-                    self.deliver(event.name, event.data, Some(event.last_event_id));
-                    self.release_held();
+                    self.deliver_numbered(index, event.name, event.data, id, (epoch, sequence));
+                    self.release_held(index);
                     return;
                 }
                 Place::Repeat => {
-                    self.duplicate(event.last_event_id, event.name);
-                    self.follow_repeat(event.last_event_id, epoch, sequence);
+                    self.duplicate(id, event.name);
+                    self.follow_repeat(index, id, epoch, sequence);
                     return;
                 }
                 Place::Early => {}
             }
-            let held = HeldEvent {
-                name: event.name.into(),
-                data: event.data.into(),
-                id: event.last_event_id.into(),
-            };
+            let held = HeldEvent { name: event.name.into(), data: event.data.into(), id: id.into() };
             if sequencer.hold(epoch, sequence, held) {
                 self.stats.out_of_order += 1;
                 return;
             }
-            if self.refetch_before(epoch) {
+            if self.can_refetch()
+                && self.tracks.get(index).is_some_and(|track| track.sequencer.refetch(epoch))
+            {
                 self.effects.refetch = true;
                 return;
             }
-            let Some(sequencer) = &mut self.sequencer else { return };
-            if sequencer.has_held() {
-                self.give_up_hole();
+            let Some(track) = self.tracks.get(index) else { return };
+            if let Some(missing) = track.sequencer.give_up_hole() {
+                self.tell_missing(index, missing);
+                self.release_held(index);
             } else {
                 // Larger than all that may be held.
-                let missing = sequencer.give_up_before(epoch, sequence);
-                self.tell_missing(missing);
+                let missing = track.sequencer.give_up_before(epoch, sequence);
+                self.tell_missing(index, missing);
             }
         }
     }
 
     /// A server that could not resume begins with what was seen: the cursor follows, so that a cut in the middle
     /// does not begin it all again.
-    fn follow_repeat(&mut self, id: &str, epoch: &str, sequence: u64) {
-        let is_accepted = self.sequencer.as_ref().is_some_and(|known| known.has_accepted(epoch, sequence));
-        let is_ahead = Position::split(self.ledger.accepted())
-            .is_some_and(|(cursor_epoch, cursor)| cursor_epoch == epoch && cursor < sequence);
-        if is_accepted && is_ahead {
+    fn follow_repeat(&mut self, index: usize, id: &str, epoch: &str, sequence: u64) {
+        let accepted =
+            self.tracks.get(index).is_some_and(|track| track.sequencer.has_accepted(epoch, sequence));
+        if !accepted {
+            return;
+        }
+        if self.tracks.is_several() {
+            if self.tracks.is_before(index, epoch, sequence) {
+                self.tracks.stand_at(index, epoch, sequence);
+                self.move_parts();
+            }
+        } else if Position::split(self.ledger.accepted())
+            .is_some_and(|(cursor_epoch, cursor)| cursor_epoch == epoch && cursor < sequence)
+        {
             self.move_cursor(id);
         }
     }
 
-    fn release_held(&mut self) {
-        while let Some(event) = self.sequencer.as_mut().and_then(Sequencer::release) {
-            self.deliver(&event.name, &event.data, Some(&event.id));
+    fn release_held(&mut self, index: usize) {
+        while let Some(event) = self.tracks.get(index).and_then(|track| track.sequencer.release()) {
+            let position = Part::split(&event.id).map(|part| (part.epoch, part.sequence));
+            let at = position.or_else(|| Position::split(&event.id)).unwrap_or_default();
+            self.deliver_numbered(index, &event.name, &event.data, &event.id, at);
         }
     }
 
@@ -297,11 +340,28 @@ impl Intake {
                     return;
                 }
                 // The app has been told: from here on the old cursor would only be refused again.
-                self.move_cursor(&position.as_ref().map(Position::to_string).unwrap_or_default());
-                if let (Some(newest), Some(sequencer)) = (newest, &mut self.sequencer) {
-                    sequencer.end_at(&newest);
+                if let (true, Some(position)) = (self.tracks.is_several(), &position) {
+                    newest.iter().for_each(|newest| self.tracks.end_at(newest));
+                    self.tracks.move_to(position, self.ledger.accepted());
+                    self.move_parts();
+                    return;
                 }
+                self.move_cursor(&position.as_ref().map(Cursor::to_string).unwrap_or_default());
+                newest.iter().for_each(|newest| self.tracks.end_at(newest));
                 self.place_at(position);
+            }
+            ControlEvent::Listen { position, replayable } => {
+                self.announced = true;
+                self.replayable = replayable;
+                if self.tracks.listen(&position, self.ledger.accepted()) {
+                    self.move_parts();
+                }
+            }
+            ControlEvent::Unlisten { channel } => {
+                self.tracks.unlisten(&channel);
+                if self.tracks.is_several() {
+                    self.move_parts();
+                }
             }
             ControlEvent::Close { reason } => self.effects.close_reason = Some(reason),
             ControlEvent::Other => {}
@@ -321,29 +381,20 @@ impl Intake {
             self.move_cursor(&position.to_string());
         }
         self.announced = announcement.position.is_some();
-        match (announcement.position, &mut self.sequencer) {
-            // Where the server begins proves nothing about what came before: our cursor may not have reached it. What
-            // lies between shows as a hole.
-            (Some(_), Some(sequencer)) => sequencer.drop_held(),
-            (Some(position), None) => {
-                let accepted = self.ledger.accepted().parse().unwrap_or(position);
-                self.sequencer = Some(Sequencer::new(self.ordering, accepted));
+        match announcement.position {
+            Some(position) => {
+                if self.tracks.announce(&position, self.ledger.accepted()) {
+                    self.move_parts();
+                }
             }
-            (None, sequencer) => *sequencer = None,
+            None => self.tracks.clear(),
         }
     }
 
-    fn place_at(&mut self, position: Option<Position>) {
-        match (position, &mut self.sequencer) {
-            (None, sequencer) => *sequencer = None,
-            (Some(position), Some(sequencer)) => sequencer.move_to(position),
-            (Some(position), None) => {
-                // What is accepted may be ahead of where the server begins.
-                let accepted = self.ledger.accepted().parse().unwrap_or_else(|_| position.clone());
-                let mut sequencer = Sequencer::new(self.ordering, accepted);
-                sequencer.move_to(position);
-                self.sequencer = Some(sequencer);
-            }
+    fn place_at(&mut self, position: Option<Cursor>) {
+        match position {
+            None => self.tracks.clear(),
+            Some(position) => self.tracks.move_to(&position, self.ledger.accepted()),
         }
     }
 }
@@ -365,14 +416,22 @@ impl Sink for Intake {
             return;
         }
         self.stats.events_received += 1;
-        if self.announced
-            && event.own_id
-            && let Some((epoch, sequence @ 1..)) = Position::split(event.last_event_id)
-        {
-            self.numbered(event, epoch, sequence);
-        } else {
-            self.opaque(event);
+        let id = event.last_event_id;
+        if self.announced && event.own_id {
+            // A stream of one channel, most of all.
+            if let (false, Some((epoch, sequence @ 1..))) = (self.tracks.is_several(), Position::split(id)) {
+                self.numbered(event, 0, id, epoch, sequence);
+                return;
+            }
+            if let (true, Some(part)) = (self.tracks.is_several(), Part::first(id))
+                && part.sequence > 0
+                && let Some(index) = self.tracks.find(part.channel)
+            {
+                self.numbered(event, index, part.text, part.epoch, part.sequence);
+                return;
+            }
         }
+        self.opaque(event);
     }
 
     fn id_only(&mut self, last_event_id: &str) {

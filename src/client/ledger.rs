@@ -42,6 +42,8 @@ struct Entry {
     /// Where the id of this record stands in `ids`, counted with what was cut off.
     start: usize,
     end: usize,
+    /// How much of it names the event: all of it, but on a stream of several channels its first part only.
+    own_end: usize,
     moves_cursor: bool,
     what: What,
     done: bool,
@@ -114,20 +116,25 @@ impl Ledger {
 
     /// One more record; `id` where it moves the cursor (an empty one clears it).
     pub(crate) fn accept(&mut self, id: Option<&str>) {
-        self.push(id, What::Event);
+        self.push(id, id.map_or(0, str::len), What::Event);
     }
 
     /// One more record in place of an event that was processed before.
     pub(crate) fn accept_skipped(&mut self, id: &str) {
-        self.push(Some(id), What::Skipped);
+        self.push(Some(id), id.len(), What::Skipped);
+    }
+
+    /// One more record, of a stream of several channels: the first `own_bytes` of the cursor are the event's own id.
+    pub(crate) fn accept_part(&mut self, cursor: &str, own_bytes: usize, skipped: bool) {
+        self.push(Some(cursor), own_bytes, if skipped { What::Skipped } else { What::Event });
     }
 
     /// One more record, which only moves the cursor.
     pub(crate) fn accept_cursor(&mut self, id: &str) {
-        self.push(Some(id), What::Place);
+        self.push(Some(id), id.len(), What::Place);
     }
 
-    fn push(&mut self, id: Option<&str>, what: What) {
+    fn push(&mut self, id: Option<&str>, own_bytes: usize, what: What) {
         let start = self.ids_cut + self.ids.len();
         if let Some(id) = id {
             self.ids.push_str(id);
@@ -135,7 +142,8 @@ impl Ledger {
             self.accepted.push_str(id);
         }
         let end = self.ids_cut + self.ids.len();
-        self.entries.push_back(Entry { start, end, moves_cursor: id.is_some(), what, done: false });
+        let own_end = start + own_bytes;
+        self.entries.push_back(Entry { start, end, own_end, moves_cursor: id.is_some(), what, done: false });
     }
 
     /// The records from `first` to `last` are finished; earlier ones may still be at work.
@@ -166,7 +174,7 @@ impl Ledger {
         let discarded = self.entries.len().saturating_sub(keep);
         for entry in self.entries.range(self.entries.len() - discarded..) {
             if entry.moves_cursor && entry.what != What::Place {
-                let id = &self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut];
+                let id = &self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut];
                 forget(id);
                 if (entry.done || entry.what == What::Skipped) && self.done_before.len() < self.done_ids_max {
                     self.done_before.push(id.to_owned());
@@ -210,7 +218,7 @@ impl Ledger {
     pub(crate) fn record(&self) -> StoredRecord {
         let beyond = self.entries.iter().filter(|entry| entry.done && entry.moves_cursor);
         let done = beyond
-            .map(|entry| self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut].to_owned())
+            .map(|entry| self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut].to_owned())
             .chain(self.done_before.iter().cloned())
             .take(self.done_ids_max)
             .collect();

@@ -53,6 +53,7 @@ mod sequencer;
 mod state;
 mod stats;
 mod timers;
+mod tracks;
 mod watch;
 
 pub use backoff::{Backoff, Jitter, RetryPolicy};

@@ -32,7 +32,9 @@ fn switch(text: &str) -> Result<bool, String> {
 const AFTER_HELP: &str = "\
 Environment:
   SSE_PUBLISH_TOKEN  Secret that POST /publish/{channel} takes as `Authorization: Bearer <token>`; without it
-                     publishing over HTTP is off. There is no flag: those are seen by all who list processes";
+                     publishing over HTTP is off. There is no flag: those are seen by all who list processes
+  SSE_STREAM_TOKEN   Secret that streams take as `Authorization: Bearer <token>`, or as `?token=`; without it
+                     anybody may open one";
 
 /// What `holdfast serve` takes. A flag wins over its variable.
 #[derive(Debug, Clone, Args)]
@@ -163,7 +165,8 @@ impl ServeArgs {
                 ..PageLimit::default()
             },
             cors: cors(self.cors_origins.as_deref())?,
-            publish_token: publish_token()?,
+            publish_token: secret(PUBLISH_TOKEN)?,
+            stream_token: secret(STREAM_TOKEN)?,
             default_channel: Some(TICKS.to_owned()),
             tick_ms: Some(self.tick_interval).filter(|ms| *ms > 0),
             debug_routes: self.debug_routes,
@@ -216,7 +219,7 @@ impl ServeArgs {
 }
 
 /// Variables with our prefix. One that is not here is a slip of the pen, and would be ignored in silence.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 16] = [
     "SSE_DATA_DIR",
     "SSE_TICK_INTERVAL",
     "SSE_HEARTBEAT_INTERVAL",
@@ -232,9 +235,11 @@ const VARIABLES: [&str; 15] = [
     "SSE_TLS_KEY",
     "SSE_CORS_ORIGINS",
     PUBLISH_TOKEN,
+    STREAM_TOKEN,
 ];
 
 const PUBLISH_TOKEN: &str = "SSE_PUBLISH_TOKEN";
+const STREAM_TOKEN: &str = "SSE_STREAM_TOKEN";
 
 fn refuse_unknown_variables() -> Result<(), ServeError> {
     let unknown = std::env::vars_os()
@@ -252,15 +257,13 @@ fn refuse_unknown_variables() -> Result<(), ServeError> {
 }
 
 /// Read from the environment only: flags are seen by everyone who lists the processes.
-fn publish_token() -> Result<Option<String>, ServeError> {
-    match std::env::var(PUBLISH_TOKEN) {
+fn secret(variable: &str) -> Result<Option<String>, ServeError> {
+    match std::env::var(variable) {
         Ok(token) if token.is_empty() => Ok(None),
         Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
         Err(std::env::VarError::NotPresent) => Ok(None),
         // What was given is a secret, or a part of one: it is not repeated.
-        _ => Err(ServeError::Setting(format!(
-            "{PUBLISH_TOKEN}: takes visible ASCII characters without spaces"
-        ))),
+        _ => Err(ServeError::Setting(format!("{variable}: takes visible ASCII characters without spaces"))),
     }
 }
 
