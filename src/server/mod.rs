@@ -11,6 +11,7 @@ mod answer;
 mod auth;
 mod channels;
 mod clock;
+mod compress;
 mod controls;
 mod debug;
 mod faults;

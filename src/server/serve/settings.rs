@@ -124,6 +124,9 @@ pub struct ServeArgs {
     #[arg(long, env = "SSE_BODY_TIMEOUT", default_value_t = 60_000, value_name = "MS",
           value_parser = whole::<1, MS_MAX>)]
     body_timeout: u64,
+    /// Compress streams for clients that take zstd or gzip; costs memory for each
+    #[arg(long)]
+    compress: bool,
     /// Certificate chain in PEM: TLS instead of plain HTTP; read anew at SIGHUP
     #[arg(long, env = "SSE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -169,6 +172,7 @@ impl ServeArgs {
             stream_token: secret(STREAM_TOKEN)?,
             default_channel: Some(TICKS.to_owned()),
             tick_ms: Some(self.tick_interval).filter(|ms| *ms > 0),
+            compress: self.compress,
             debug_routes: self.debug_routes,
             ..StreamOptions::default()
         };
