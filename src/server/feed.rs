@@ -135,6 +135,16 @@ impl Feed {
             let outcome =
                 if began.refused.is_some() { &metrics.replays_failed } else { &metrics.replays_succeeded };
             outcome.inc();
+            let stream_id = &*voice.entry.id;
+            tracing::info!(event = "resume.attempt", stream_id, channel = self.name());
+            if began.refused.is_none() {
+                tracing::info!(
+                    event = "resume.success",
+                    stream_id,
+                    channel = self.name(),
+                    replay = began.count
+                );
+            }
         }
         if let Some(refused) = &began.refused {
             voice.cannot_resume(self, began.requested.as_deref(), refused);

@@ -22,7 +22,7 @@ use super::publisher::{Message, Publisher};
 use super::reason::CloseReason;
 use super::registry::{Entry, Order, Registry, StreamInfo};
 use super::request::StreamRequest;
-use super::{open, routes};
+use super::{compress, open, routes};
 use crate::wire::id::CURSOR_CHANNELS_MAX;
 
 /// Event streams of one log, for mounting in an axum app.
@@ -159,7 +159,13 @@ impl Hub {
             }
             Err(refusal) => Err(refusal),
         };
-        opened.map_err(|refusal| self.refuse(&refusal))
+        let compress = self.inner.options.compress;
+        opened
+            .map(|(handle, response)| match compress {
+                true => (handle, compress::apply(&request.headers, response)),
+                false => (handle, response),
+            })
+            .map_err(|refusal| self.refuse(&refusal))
     }
 
     /// The streams that the query names, all in one; without any the default channel's.

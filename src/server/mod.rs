@@ -11,6 +11,7 @@ mod answer;
 mod auth;
 mod channels;
 mod clock;
+mod compress;
 mod controls;
 mod debug;
 mod faults;
@@ -45,6 +46,11 @@ pub use options::{Beginning, CorsOrigins, EventNames, SlowConsumer, StreamOption
 pub use publisher::{Message, PublishError, Published, Publisher};
 pub use reason::CloseReason;
 pub use registry::StreamInfo;
+
+/// Where heartbeats are logged: they are many, and logged only when asked for. (K29)
+const HEARTBEAT_LOG: &str = "holdfast_sse::heartbeat";
+/// Where beginnings and ends of replays are logged. (K29)
+const REPLAY_LOG: &str = "holdfast_sse::replay";
 
 /// The examples of the README compile.
 #[cfg(doctest)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command};
 
-use super::logging::{LogFormat, LogLevel};
+use super::logging::{LogFormat, LogLevel, LogOptions};
 use super::{ServeError, TICKS};
 use crate::server::log::{PageLimit, Retention};
 use crate::server::{CorsOrigins, ListenOptions, StreamOptions, Tls};
@@ -18,6 +18,14 @@ fn whole<const MIN: u64, const MAX: u64>(text: &str) -> Result<u64, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten().filter(|number| (MIN..=MAX).contains(number));
     number.ok_or_else(|| format!("a whole number from {MIN} to {MAX}"))
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("true or false".to_owned()),
+    }
 }
 
 /// What has no flag.
@@ -60,6 +68,14 @@ pub struct ServeArgs {
     /// What is logged
     #[arg(long, env = "LOG_LEVEL", value_enum, ignore_case = true, default_value_t = LogLevel::Info)]
     log_level: LogLevel,
+    /// Log each heartbeat, too
+    #[arg(long, env = "LOG_HEARTBEATS", default_value_t = false, value_name = "BOOL", value_parser = switch,
+          action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    log_heartbeats: bool,
+    /// Log the beginning and the end of each replay
+    #[arg(long, env = "LOG_REPLAY", default_value_t = true, value_name = "BOOL", value_parser = switch,
+          action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    log_replay: bool,
     /// Milliseconds between two demo events on the channel `ticks`; 0 for none
     #[arg(long, env = "SSE_TICK_INTERVAL", default_value_t = 1000, value_name = "MS",
           value_parser = whole::<0, MS_MAX>)]
@@ -108,6 +124,9 @@ pub struct ServeArgs {
     #[arg(long, env = "SSE_BODY_TIMEOUT", default_value_t = 60_000, value_name = "MS",
           value_parser = whole::<1, MS_MAX>)]
     body_timeout: u64,
+    /// Compress streams for clients that take zstd or gzip; costs memory for each
+    #[arg(long)]
+    compress: bool,
     /// Certificate chain in PEM: TLS instead of plain HTTP; read anew at SIGHUP
     #[arg(long, env = "SSE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -128,8 +147,7 @@ pub(super) struct Settings {
     pub(super) memory: bool,
     pub(super) new_epoch: bool,
     pub(super) site: Option<PathBuf>,
-    pub(super) log_format: LogFormat,
-    pub(super) log_level: LogLevel,
+    pub(super) log: LogOptions,
     pub(super) tick_ms: u64,
     pub(super) grace: Duration,
     pub(super) retention: Retention,
@@ -154,6 +172,7 @@ impl ServeArgs {
             stream_token: secret(STREAM_TOKEN)?,
             default_channel: Some(TICKS.to_owned()),
             tick_ms: Some(self.tick_interval).filter(|ms| *ms > 0),
+            compress: self.compress,
             debug_routes: self.debug_routes,
             ..StreamOptions::default()
         };
@@ -187,8 +206,12 @@ impl ServeArgs {
             memory: self.memory,
             new_epoch: self.new_epoch,
             site: self.site,
-            log_format: self.log_format,
-            log_level: self.log_level,
+            log: LogOptions {
+                format: self.log_format,
+                level: self.log_level,
+                heartbeats: self.log_heartbeats,
+                replay: self.log_replay,
+            },
             tick_ms: self.tick_interval,
             grace: Duration::from_millis(self.grace_period),
             retention,
