@@ -26,6 +26,8 @@ mod stream;
 
 pub use hub::Hub;
 pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Retention};
+#[cfg(feature = "redis")]
+pub use log::{RedisLog, RedisOptions};
 pub use options::{CorsOrigins, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
 

@@ -1,6 +1,9 @@
 //! What the server's tests share: a reader of event streams, a request, and the real process.
 #![allow(dead_code, unreachable_pub)] // Each test file is a crate of its own and uses a part of this.
 
+#[cfg(feature = "redis")]
+pub mod redis;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
