@@ -13,6 +13,7 @@ mod controls;
 mod debug;
 mod faults;
 mod hub;
+pub mod listen;
 pub mod log;
 mod metrics;
 mod options;
@@ -25,6 +26,7 @@ pub mod serve;
 mod stream;
 
 pub use hub::Hub;
+pub use listen::{ListenOptions, Listener, Tls, TlsError};
 pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Retention};
 #[cfg(feature = "redis")]
 pub use log::{RedisLog, RedisOptions};
