@@ -51,6 +51,11 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("kill").success());
+    }
+
     /// SIGKILL, and waits until it took effect.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

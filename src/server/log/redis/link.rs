@@ -103,7 +103,7 @@ impl Link {
         self.state.lock().await.connection = None;
     }
 
-    /// Runs one script.
+    /// Runs one script, a second time where the connection failed: all that come this way may be repeated.
     pub(super) async fn call(&self, call: &Call) -> Result<Value, LogError> {
         let mut again = true;
         loop {
@@ -112,11 +112,12 @@ impl Link {
             match answer {
                 Ok(value) => return Ok(value),
                 Err(error) => {
-                    if is_fatal(&error) {
+                    let fatal = is_fatal(&error);
+                    if fatal {
                         self.broken().await;
                     }
-                    // It did not run, so it can be asked again.
-                    if error.code() == Some("NOSCRIPT") && std::mem::take(&mut again) {
+                    // A connection that ended while it was idle is noticed by its next user only.
+                    if fatal && !error.is_timeout() && std::mem::take(&mut again) {
                         continue;
                     }
                     return Err(storage(&error));

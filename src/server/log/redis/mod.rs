@@ -10,7 +10,8 @@
 //!
 //! **When data was lost**, ids must not be given out a second time. The first script that runs after a start of the
 //! server, after a promotion of a replica or in an empty database finds a replication id that is not the one of the
-//! newest epoch, does nothing, and a new epoch begins. The nodes that are still there tell the log how far the epoch
+//! newest epoch, does nothing, and a new epoch begins. (The id also changes with a server's first replica: an epoch too
+//! many costs nothing.) The nodes that are still there tell the log how far the epoch
 //! before had come, as far as they know: readers then hear how many events are missing.
 
 mod link;
