@@ -42,6 +42,8 @@ pub use hooks::Hooks;
 pub use hub::Hub;
 pub use listen::{ListenOptions, Listener, Tls, TlsError};
 pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Retention};
+#[cfg(feature = "redis")]
+pub use log::{RedisLog, RedisOptions};
 pub use options::{Beginning, CorsOrigins, EventNames, SlowConsumer, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
 pub use reason::CloseReason;

@@ -53,6 +53,17 @@ pub struct ServeArgs {
     /// Keep events in memory only
     #[arg(long)]
     memory: bool,
+    /// Keep events in the Redis of this URL, which several servers may share. The URL may hold a password: better give
+    /// it by the variable, since flags are seen by all who list processes
+    #[arg(long, env = "SSE_REDIS_URL", value_name = "URL", hide_env_values = true)]
+    redis_url: Option<Secret>,
+    /// What stands before all keys in Redis; servers of one prefix share one log
+    #[arg(long, env = "SSE_REDIS_PREFIX", default_value = "holdfast", value_name = "PREFIX")]
+    redis_prefix: String,
+    /// Replicas of Redis that must have an event before it is acknowledged
+    #[arg(long, env = "SSE_REDIS_REPLICAS", default_value_t = 0, value_name = "REPLICAS",
+          value_parser = whole::<0, 100>)]
+    redis_replicas: u64,
     /// Begin a new epoch: after the data folder was restored from a backup
     #[arg(long)]
     new_epoch: bool,
@@ -138,6 +149,31 @@ pub struct ServeArgs {
     cors_origins: Option<String>,
 }
 
+/// A setting that is never shown.
+#[derive(Clone)]
+pub(super) struct Secret(pub(super) String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where the log is when it is in Redis.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(super) struct RedisSettings {
+    pub(super) url: Secret,
+    pub(super) prefix: String,
+    pub(super) replicas_min: u32,
+}
+
 /// The same, checked and sorted.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -145,6 +181,7 @@ pub(super) struct Settings {
     pub(super) port: u16,
     pub(super) data_dir: PathBuf,
     pub(super) memory: bool,
+    pub(super) redis: Option<RedisSettings>,
     pub(super) new_epoch: bool,
     pub(super) site: Option<PathBuf>,
     pub(super) log: LogOptions,
@@ -181,6 +218,16 @@ impl ServeArgs {
             age_ms_max: self.buffer_ttl,
             ..Retention::default()
         };
+        let redis = self.redis_url.filter(|url| !url.0.is_empty()).map(|url| RedisSettings {
+            url,
+            prefix: self.redis_prefix,
+            replicas_min: u32::try_from(self.redis_replicas).unwrap_or(u32::MAX),
+        });
+        if redis.is_some() && self.memory {
+            return Err(ServeError::Setting(
+                "--memory: cannot be combined with --redis-url (SSE_REDIS_URL)".to_owned(),
+            ));
+        }
         let listen = ListenOptions {
             // Publishers, scrapers and those who are to hear 503 need sockets beside the streams.
             sockets_max: streams.connections_max.saturating_add(ListenOptions::default().sockets_max),
@@ -204,6 +251,7 @@ impl ServeArgs {
             port: u16::try_from(self.port).unwrap_or(u16::MAX),
             data_dir: self.data_dir,
             memory: self.memory,
+            redis,
             new_epoch: self.new_epoch,
             site: self.site,
             log: LogOptions {
@@ -223,8 +271,11 @@ impl ServeArgs {
 }
 
 /// Variables with our prefix. One that is not here is a slip of the pen, and would be ignored in silence.
-const VARIABLES: [&str; 16] = [
+const VARIABLES: [&str; 19] = [
     "SSE_DATA_DIR",
+    "SSE_REDIS_URL",
+    "SSE_REDIS_PREFIX",
+    "SSE_REDIS_REPLICAS",
     "SSE_TICK_INTERVAL",
     "SSE_HEARTBEAT_INTERVAL",
     "SSE_RETRY_TIMEOUT",
