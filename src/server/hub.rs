@@ -16,6 +16,7 @@ use super::log::{EventLog, Place};
 use super::metrics::Metrics;
 use super::options::StreamOptions;
 use super::publisher::Publisher;
+use super::state::States;
 use super::{request, routes, stream};
 
 /// Event streams of one log, for mounting in an axum app.
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     /// Present only with debug routes, so that without them no stream spends anything on faults.
     pub(crate) faults: Option<Faults>,
     pub(crate) drain: watch::Sender<Option<Drain>>,
+    pub(crate) states: States,
     active: AtomicUsize,
 }
 
@@ -77,6 +79,7 @@ impl Hub {
             metrics: Metrics::new(),
             faults,
             drain: watch::Sender::new(None),
+            states: States::default(),
             active: AtomicUsize::new(0),
         };
         Self { inner: Arc::new(inner) }

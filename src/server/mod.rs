@@ -22,12 +22,14 @@ mod request;
 mod resume;
 mod routes;
 pub mod serve;
+pub mod state;
 mod stream;
 
 pub use hub::Hub;
 pub use log::{EventLog, LogError, MemoryLog, RedbLog, RedbOptions, Retention};
 pub use options::{CorsOrigins, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
+pub use state::{SharedState, StateError, StateManager, StateOptions};
 
 /// The examples of the README compile.
 #[cfg(doctest)]

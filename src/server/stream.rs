@@ -43,7 +43,12 @@ pub(crate) async fn open(hub: &Arc<Inner>, channel: &str, asked: StreamRequest) 
     // The head is watched before the bounds are read, so that nothing falls between the two.
     let head = channel.head();
     let bounds = hub.log.bounds(&channel).await.map_err(refusal)?;
-    let start = resume::resolve(&asked.wanted, channel.name(), &bounds, hub.log.as_ref());
+    let mut start = resume::resolve(&asked.wanted, channel.name(), &bounds, hub.log.as_ref());
+    if asked.wanted == Wanted::Now
+        && let Some(place) = hub.states.beginning(hub, channel.name()).await
+    {
+        start.place = place;
+    }
     let count = bounds.distance(start.place, bounds.head);
     let mut subscription = Subscription {
         hub: Arc::clone(hub),
