@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use holdfast_sse::server::log::{
-    Appended, Bounds, Channel, Data, EventLog, Frame, NewEvent, PageLimit, Place,
+    Appended, Bounds, Channel, Data, EventLog, Frame, Key, NewEvent, PageLimit, Place,
 };
 use holdfast_sse::server::{LogError, MemoryLog, RedbLog, RedbOptions, Retention};
 
@@ -40,7 +40,7 @@ fn event(data: &str) -> NewEvent {
 }
 
 fn keyed(data: &str, key: &str) -> NewEvent {
-    NewEvent { key: Some(key.to_owned()), ..event(data) }
+    NewEvent { key: Some(Key::new(key, &[data])), ..event(data) }
 }
 
 async fn append(log: &dyn EventLog, channel: &str, event: NewEvent) -> Appended {
@@ -51,7 +51,14 @@ fn place(generation: u32, sequence: u64) -> Place {
     Place { generation, sequence }
 }
 
+/// Before all events.
 const START: Place = Place { generation: 0, sequence: 0 };
+
+/// The number of the epoch in which a new log begins.
+async fn first_generation(log: &dyn EventLog) -> u32 {
+    let channel = log.channel("a").expect("a channel");
+    log.bounds(&channel).await.expect("bounds").head.generation
+}
 
 /// Everything after a place, in pages of `limit`, by the log itself.
 async fn read(log: &dyn EventLog, channel: &Channel, after: Place, limit: PageLimit) -> Vec<Frame> {
@@ -75,20 +82,21 @@ fn text(frame: &Frame) -> String {
 async fn events_keep_their_order_and_their_place() {
     check(Retention::default(), async |log| {
         let channel = log.channel("a").expect("a channel");
-        assert_eq!(log.bounds(&channel).await, Ok(Bounds { oldest: None, head: START, ends: vec![] }));
+        let g = first_generation(log).await;
+        assert_eq!(log.bounds(&channel).await, Ok(Bounds { oldest: None, head: place(g, 0), ends: vec![] }));
         for n in 1..=25_u64 {
             let appended = append(log, "a", event(&n.to_string())).await;
-            assert_eq!(appended, Appended { place: place(0, n), duplicate: false });
+            assert_eq!(appended, Appended { place: place(g, n), duplicate: false });
         }
         // Another channel counts for itself.
-        assert_eq!(append(log, "b", event("x")).await.place, place(0, 1));
-        let epoch = log.epoch(0).expect("an epoch");
-        assert_eq!(log.generation(&epoch), Some(0));
+        assert_eq!(append(log, "b", event("x")).await.place, place(g, 1));
+        let epoch = log.epoch(g).expect("an epoch");
+        assert_eq!(log.generation(&epoch), Some(g));
         assert_eq!(log.generation("other"), None);
         for events_max in [1, 7, 25, 100] {
             for after in [0, 1, 13, 24, 25, 99] {
                 let limit = PageLimit { events_max, bytes_max: usize::MAX };
-                let frames = read(log, &channel, place(0, after), limit).await;
+                let frames = read(log, &channel, place(g, after), limit).await;
                 let expected: Vec<_> =
                     (after + 1..=25).map(|n| format!("id: {epoch}-{n}\nevent: e\ndata: {n}\n\n")).collect();
                 assert_eq!(frames.iter().map(text).collect::<Vec<_>>(), expected);
@@ -101,7 +109,7 @@ async fn events_keep_their_order_and_their_place() {
         let page =
             log.page(&channel, START, PageLimit { events_max: 10, bytes_max: 1 }).await.expect("a page");
         assert_eq!(page.len(), 1);
-        let bounds = Bounds { oldest: Some(place(0, 1)), head: place(0, 25), ends: vec![] };
+        let bounds = Bounds { oldest: Some(place(g, 1)), head: place(g, 25), ends: vec![] };
         assert_eq!(log.bounds(&channel).await, Ok(bounds));
     })
     .await;
@@ -112,9 +120,13 @@ async fn numbers_are_written_where_the_event_wants_them() {
     check(Retention::default(), async |log| {
         let numbered = Data::Numbered { before: "{\"n\":".to_owned(), after: "}".to_owned() };
         for n in 1..=2 {
-            append(log, "a", NewEvent { name: "e".to_owned(), data: numbered.clone(), key: None }).await;
+            let stored = NewEvent { name: "e".to_owned(), data: numbered.clone(), key: None };
+            let Place { generation, sequence } = append(log, "a", stored).await.place;
             let channel = log.channel("a").expect("a channel");
-            let page = log.page(&channel, place(0, n - 1), PageLimit::default()).await.expect("a page");
+            let page = log
+                .page(&channel, place(generation, sequence - 1), PageLimit::default())
+                .await
+                .expect("a page");
             assert!(text(&page[0]).contains(&format!("data: {{\"n\":{n}}}\n")));
         }
     })
@@ -126,7 +138,9 @@ async fn a_key_is_stored_once() {
     let retention = Retention { keys_max: 3, ..Retention::default() };
     check(retention, async |log| {
         let first = append(log, "a", keyed("1", "k")).await;
-        assert_eq!(append(log, "a", keyed("again", "k")).await, Appended { duplicate: true, ..first });
+        assert_eq!(append(log, "a", keyed("1", "k")).await, Appended { duplicate: true, ..first });
+        // Another content is a mistake of the publisher's, and stores nothing.
+        assert_eq!(log.append("a", keyed("other", "k")).await, Err(LogError::KeyReused));
         // Of the same moment, so that they share a transaction where there are such.
         let (b, c) = tokio::join!(append(log, "a", keyed("2", "l")), append(log, "a", keyed("2", "l")));
         assert_eq!((b.place, b.duplicate || c.duplicate), (c.place, true));
@@ -149,12 +163,13 @@ async fn a_key_is_stored_once() {
 async fn what_is_too_much_or_too_old_goes_from_the_oldest_on() {
     let by_count = Retention { events_max: 10, ..Retention::default() };
     check(by_count, async |log| {
+        let g = first_generation(log).await;
         for n in 1..=25 {
             append(log, "a", event(&n.to_string())).await;
         }
         let channel = log.channel("a").expect("a channel");
         let bounds = log.bounds(&channel).await.expect("bounds");
-        assert_eq!((bounds.oldest, bounds.head), (Some(place(0, 16)), place(0, 25)));
+        assert_eq!((bounds.oldest, bounds.head), (Some(place(g, 16)), place(g, 25)));
         let frames = read(log, &channel, START, PageLimit::default()).await;
         assert_eq!(
             frames.iter().map(|frame| frame.place.sequence).collect::<Vec<_>>(),
@@ -164,20 +179,21 @@ async fn what_is_too_much_or_too_old_goes_from_the_oldest_on() {
     .await;
     let by_bytes = Retention { bytes_max: 5000, ..Retention::default() };
     check(by_bytes, async |log| {
+        let g = first_generation(log).await;
         for _ in 0..20 {
             append(log, "a", event(&"x".repeat(1000))).await;
         }
         let channel = log.channel("a").expect("a channel");
         assert_eq!(read(log, &channel, START, PageLimit::default()).await.len(), 4);
         // One that is larger than all room is gone at once, but had its place.
-        assert_eq!(append(log, "a", event(&"x".repeat(6000))).await.place, place(0, 21));
+        assert_eq!(append(log, "a", event(&"x".repeat(6000))).await.place, place(g, 21));
         let bounds = log.bounds(&channel).await.expect("bounds");
-        assert_eq!((bounds.oldest, bounds.head), (None, place(0, 21)));
+        assert_eq!((bounds.oldest, bounds.head), (None, place(g, 21)));
     })
     .await;
     let by_age = Retention { age_ms_max: 300, ..Retention::default() };
     check(by_age, async |log| {
-        append(log, "a", event("old")).await;
+        let g = append(log, "a", event("old")).await.place.generation;
         let channel = log.channel("a").expect("a channel");
         assert_eq!(read(log, &channel, START, PageLimit::default()).await.len(), 1);
         // Ages are of the wall clock, and a log on disk looks for them about once a second.
@@ -187,8 +203,8 @@ async fn what_is_too_much_or_too_old_goes_from_the_oldest_on() {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it goes without another append");
-        assert_eq!(append(log, "a", event("new")).await.place, place(0, 2));
-        assert_eq!(log.bounds(&channel).await.expect("bounds").oldest, Some(place(0, 2)));
+        assert_eq!(append(log, "a", event("new")).await.place, place(g, 2));
+        assert_eq!(log.bounds(&channel).await.expect("bounds").oldest, Some(place(g, 2)));
     })
     .await;
 }
@@ -196,23 +212,26 @@ async fn what_is_too_much_or_too_old_goes_from_the_oldest_on() {
 #[tokio::test]
 async fn a_new_epoch_continues_where_the_old_one_ended() {
     check(Retention { events_max: 4, ..Retention::default() }, async |log| {
+        let g = first_generation(log).await;
         for n in 1..=3 {
             append(log, "a", event(&n.to_string())).await;
         }
         log.begin_epoch().await.expect("a new epoch");
-        let (old, new) = (log.epoch(0).expect("the old"), log.epoch(1).expect("the new"));
-        assert_ne!(old, new);
         let channel = log.channel("a").expect("a channel");
         // Nothing was lost here: the old id is still the head.
-        assert_eq!(log.bounds(&channel).await.expect("bounds").head, place(0, 3));
-        assert_eq!(append(log, "a", event("4")).await.place, place(1, 1));
-        assert_eq!(append(log, "a", event("5")).await.place, place(1, 2));
+        assert_eq!(log.bounds(&channel).await.expect("bounds").head, place(g, 3));
+        let first = append(log, "a", event("4")).await.place;
+        let h = first.generation;
+        assert!(h > g && first.sequence == 1, "{first:?}");
+        let (old, new) = (log.epoch(g).expect("the old"), log.epoch(h).expect("the new"));
+        assert_eq!((log.generation(&old), log.generation(&new)), (Some(g), Some(h)));
+        assert_eq!(append(log, "a", event("5")).await.place, place(h, 2));
         let bounds = log.bounds(&channel).await.expect("bounds");
-        assert_eq!(bounds, Bounds { oldest: Some(place(0, 2)), head: place(1, 2), ends: vec![(0, 3)] });
+        assert_eq!(bounds, Bounds { oldest: Some(place(g, 2)), head: place(h, 2), ends: vec![(g, 3)] });
         let frames =
-            read(log, &channel, place(0, 2), PageLimit { events_max: 2, bytes_max: usize::MAX }).await;
+            read(log, &channel, place(g, 2), PageLimit { events_max: 2, bytes_max: usize::MAX }).await;
         let places: Vec<_> = frames.iter().map(|frame| frame.place).collect();
-        assert_eq!(places, [place(0, 3), place(1, 1), place(1, 2)]);
+        assert_eq!(places, [place(g, 3), place(h, 1), place(h, 2)]);
         assert!(text(&frames[1]).starts_with(&format!("id: {new}-1\n")));
     })
     .await;
@@ -223,18 +242,20 @@ async fn the_head_wakes_and_the_tail_never_has_a_hole() {
     check(Retention::default(), async |log| {
         let channel = log.channel("a").expect("a channel");
         let mut head = channel.head();
-        append(log, "a", event("1")).await;
+        // A reader asks for the bounds after it began to watch.
+        log.bounds(&channel).await.expect("bounds");
+        let g = append(log, "a", event("1")).await.place.generation;
         tokio::time::timeout(Duration::from_secs(10), head.changed())
             .await
             .expect("a wake-up")
             .expect("a log");
-        assert_eq!(*head.borrow_and_update(), place(0, 1));
+        assert_eq!(*head.borrow_and_update(), place(g, 1));
         for n in 2..=3000 {
             let appending = log.append("a", event(&n.to_string()));
             if n % 50 == 0 {
                 appending.await.expect("stored");
                 for after in [0, n / 2, n - 1] {
-                    let Some(tail) = channel.tail(place(0, after), PageLimit::default()) else { continue };
+                    let Some(tail) = channel.tail(place(g, after), PageLimit::default()) else { continue };
                     assert_eq!(tail[0].place.sequence, after + 1);
                     assert!(tail.windows(2).all(|pair| pair[1].place.sequence == pair[0].place.sequence + 1));
                 }
@@ -243,7 +264,7 @@ async fn the_head_wakes_and_the_tail_never_has_a_hole() {
                 let _ = appending.now_or_never();
             }
         }
-        assert_eq!(*head.borrow_and_update(), place(0, 3000));
+        assert_eq!(*head.borrow_and_update(), place(g, 3000));
     })
     .await;
 }
@@ -263,8 +284,8 @@ async fn what_is_wrong_is_refused_and_nothing_is_stored() {
         let both = [log.append("a", event("1")), log.append("b", event("1")), log.append("c", event("1"))];
         let results = futures_util::future::join_all(both).await;
         assert_eq!(results[2], Err(LogError::TooManyChannels(2)));
-        assert_eq!(results[0].as_ref().map(|appended| appended.place), Ok(place(0, 1)));
-        assert_eq!(append(log, "a", event("2")).await.place, place(0, 2));
+        assert_eq!(results[0].as_ref().map(|appended| appended.place.sequence), Ok(1));
+        assert_eq!(append(log, "a", event("2")).await.place.sequence, 2);
         log.close().await;
         log.close().await;
         assert_eq!(log.append("a", event("3")).await, Err(LogError::Closed));

@@ -67,6 +67,19 @@ async fn a_retry_under_the_same_key_is_not_a_second_event() {
         let (status, again) = server_support::json(&router, publish("a", "secret", Some("k-1"), body)).await;
         assert_eq!((status, &again["id"], &again["duplicate"]), (StatusCode::OK, &first["id"], &json!(true)));
     }
+    // Another content, name or kind under the same key is a mistake that must not pass for a success.
+    for other in [
+        r#"{"type":"domain.a","payload":2}"#,
+        r#"{"type":"domain.b","payload":1}"#,
+        r#"{"event":"domain.a","data":"1"}"#,
+    ] {
+        let (status, answer) =
+            server_support::json(&router, publish("a", "secret", Some("k-1"), other)).await;
+        assert_eq!(
+            (status, &answer["code"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!("idempotency_key_reused"))
+        );
+    }
     let (_, other) = server_support::json(&router, publish("a", "secret", Some("k-2"), body)).await;
     assert!(other["id"].as_str().expect("text").ends_with("-2"));
 }

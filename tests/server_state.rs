@@ -6,7 +6,7 @@ mod server_support;
 use std::sync::Arc;
 
 use holdfast_sse::server::{
-    EventLog, Hub, MemoryLog, Message, RedbLog, RedbOptions, Retention, SharedState, StateError,
+    EventLog, Hub, MemoryLog, Message, NullLog, RedbLog, RedbOptions, Retention, SharedState, StateError,
     StateManager, StateOptions, StreamOptions,
 };
 use proptest::prelude::*;
@@ -308,6 +308,9 @@ async fn what_cannot_be_a_state_is_refused() {
         let options = StateOptions { key: key.to_owned(), ..StateOptions::default() };
         assert_eq!(StateManager::new(&hub, options).map(|_| ()), Err(StateError::InvalidKey), "{key:?}");
     }
+    let nothing = Hub::new(Arc::new(NullLog::default()), StreamOptions::default());
+    let refused = StateManager::new(&nothing, StateOptions::default()).map(|_| ());
+    assert_eq!(refused, Err(StateError::NoReplay));
     let node =
         Node::with(&log, StateOptions { states_max: 2, value_bytes_max: 10, ..StateOptions::default() });
     let code = |result: Result<SharedState<String>, StateError>| result.map(|_| ()).map_err(|e| e.code());

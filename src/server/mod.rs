@@ -13,6 +13,7 @@ mod controls;
 mod debug;
 mod faults;
 mod hub;
+pub mod listen;
 pub mod log;
 mod metrics;
 mod options;
@@ -26,7 +27,8 @@ pub mod state;
 mod stream;
 
 pub use hub::Hub;
-pub use log::{EventLog, LogError, MemoryLog, RedbLog, RedbOptions, Retention};
+pub use listen::{ListenOptions, Listener, Tls, TlsError};
+pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Retention};
 pub use options::{CorsOrigins, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
 pub use state::{SharedState, StateError, StateManager, StateOptions};

@@ -110,6 +110,9 @@ fn refusal(error: PublishError) -> Refusal {
         PublishError::Log(LogError::TooManyChannels(_)) => {
             Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_channels", message)
         }
+        PublishError::Log(LogError::KeyReused) => {
+            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message)
+        }
         PublishError::Log(LogError::Closed) => Refusal::unavailable("server_shutdown", message, 1000),
         PublishError::Log(LogError::Storage(reason)) => {
             tracing::error!(event = "log.failed", reason);

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::clock;
 use super::hub::Inner;
-use super::log::{Appended, Data, KEY_BYTES_MAX, LogError, NAME_BYTES_MAX, NewEvent};
+use super::log::{Appended, Data, KEY_BYTES_MAX, Key, LogError, NAME_BYTES_MAX, NewEvent};
 use crate::wire::control;
 
 /// An event to publish.
@@ -46,8 +46,8 @@ impl Message {
         Self { name: name.into(), content: Content::Text(data.into()), key: None }
     }
 
-    /// Makes publishing repeatable: a second message to the same channel under the same key stores nothing and
-    /// answers with the first one's id.
+    /// Makes publishing repeatable: the same message to the same channel under the same key stores nothing the second
+    /// time and answers with the first one's id. Another message under the key is [`LogError::KeyReused`].
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
@@ -65,6 +65,8 @@ impl Message {
         if text.len() > event_bytes_max {
             return Err(PublishError::TooLarge(event_bytes_max));
         }
+        let kind = if matches!(self.content, Content::Text(_)) { "text" } else { "payload" };
+        let key = self.key.map(|key| Key::new(key, &[kind, &self.name, text]));
         let data = match self.content {
             Content::Text(text) => Data::Text(text),
             Content::Payload(payload) => Data::Numbered {
@@ -77,7 +79,7 @@ impl Message {
                 after: "}".to_owned(),
             },
         };
-        Ok(NewEvent { name: self.name, data, key: self.key })
+        Ok(NewEvent { name: self.name, data, key })
     }
 }
 

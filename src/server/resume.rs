@@ -48,6 +48,8 @@ pub(crate) struct Refused {
 pub(crate) const EXPIRED: &str = "buffer_expired";
 /// The cursor is of an epoch that the log does not know, or beyond the end of one that it knows.
 pub(crate) const NOT_FOUND: &str = "event_not_found";
+/// Nothing is ever stored that a stream could resume from: said instead of [`EXPIRED`] and [`NOT_FOUND`].
+pub(crate) const NO_BUFFER: &str = "no_buffer";
 /// The cursor is no id of ours.
 pub(crate) const INVALID: &str = "invalid_event_id";
 
@@ -107,19 +109,15 @@ fn first_place(bounds: &Bounds) -> Place {
 
 /// The place before the last `count` events, which may lie in an earlier epoch.
 fn last(count: u64, bounds: &Bounds, oldest: Place) -> Place {
-    let mut place = bounds.head;
+    let newest = (bounds.head.generation, bounds.head.sequence);
     let mut left = count;
-    loop {
-        if left < place.sequence || (left == place.sequence && place.generation <= oldest.generation) {
-            return Place { sequence: place.sequence - left, ..place }.max(oldest);
+    for (generation, end) in std::iter::once(newest).chain(bounds.ends.iter().rev().copied()) {
+        if left <= end {
+            return Place { generation, sequence: end - left }.max(oldest);
         }
-        left -= place.sequence;
-        if left == 0 || place.generation == 0 {
-            return Place { sequence: 0, ..place }.max(oldest);
-        }
-        let generation = place.generation - 1;
-        place = Place { generation, sequence: bounds.end_of(generation) };
+        left -= end;
     }
+    oldest
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ impl Subscription {
             "heartbeat_interval": options.heartbeat_ms,
             "channel": self.channel.name(),
             "position": hub.id(self.place),
-            "replayable": true,
+            "replayable": hub.log.replays(),
         });
         let ticks = options.default_channel.as_deref() == Some(self.channel.name());
         if let Some(ms) = options.tick_ms.filter(|_| ticks) {
@@ -193,13 +193,18 @@ impl Subscription {
 
     fn cannot_resume(&mut self, requested: Option<&str>, refused: &Refused) {
         let id = |place| Value::from(self.hub.id(place));
-        let (reason, message) = match refused.code {
+        let code = match refused.code {
+            code if code == resume::INVALID || self.hub.log.replays() => code,
+            _ => resume::NO_BUFFER,
+        };
+        let (reason, message) = match code {
             resume::EXPIRED => ("events_expired", "events after the requested id are no longer stored"),
+            resume::NO_BUFFER => ("no_buffer", "this server stores no events"),
             resume::NOT_FOUND => ("event_not_found", "the requested id is not of this log, or ahead of it"),
             _ => ("invalid_event_id", "the requested id is not an id of this server"),
         };
         let mut payload = json!({
-            "code": refused.code,
+            "code": code,
             "reason": reason,
             "message": message,
             "requestedId": requested,
@@ -212,8 +217,8 @@ impl Subscription {
         if let Some(missing) = refused.missing {
             payload["missing"] = missing.into();
         }
-        tracing::info!(event = "resume.cannot_resume", stream_id = self.stream_id, code = refused.code);
-        Metrics::count(&self.hub.metrics.cannot_resume, refused.code);
+        tracing::info!(event = "resume.cannot_resume", stream_id = self.stream_id, code);
+        Metrics::count(&self.hub.metrics.cannot_resume, code);
         self.out.push_back(controls::event(control::CANNOT_RESUME, &payload));
     }
 
@@ -308,12 +313,13 @@ impl Subscription {
             Some(frames) => frames,
             None => self.hub.log.page(&self.channel, self.place, limit).await?,
         };
-        let follows = frames.first().is_some_and(|first| {
-            first.place.generation == self.place.generation && first.place.sequence == self.place.sequence + 1
-        });
+        let follows = frames.first().is_some_and(|first| first.place.follows(self.place));
         if !follows && self.skip_gap(frames.first()).await? {
             return Ok(true);
         }
+        // What lies behind a hole within the page waits until the hole was told of.
+        let hole = frames.windows(2).position(|pair| !pair[1].place.follows(pair[0].place));
+        frames.truncate(hole.map_or(frames.len(), |at| at + 1));
         if let Some(replay) = &mut self.replay {
             frames.retain(|frame| frame.place <= replay.until);
             replay.sent += frames.len() as u64;
@@ -340,7 +346,9 @@ impl Subscription {
             Some(first) => bounds.distance(self.place, bounds.before(first.place)),
             None => bounds.distance(self.place, bounds.head),
         };
-        if missing == 0 {
+        // What the log has is less than what we read: it lost its end, and what came behind it.
+        let beyond = self.place.sequence > bounds.end_of(self.place.generation);
+        if missing == 0 && !beyond {
             // Nothing is left where we stand, though the head has moved on: an epoch that began without an event.
             if first.is_none() {
                 self.place = bounds.head;
@@ -357,7 +365,10 @@ impl Subscription {
         if let Some(first) = first {
             refused.place = bounds.before(first.place);
         }
-        refused.missing = Some(missing);
+        refused.missing = (missing > 0).then_some(missing);
+        if beyond {
+            refused.code = resume::NOT_FOUND;
+        }
         let requested = self.hub.id(self.place);
         self.cannot_resume(Some(&requested), &refused);
         self.place = refused.place;

@@ -17,3 +17,11 @@ pub fn client() -> Result<(), String> {
     }
     sh::run_command(&mut command)
 }
+
+/// The server beside others. `names` picks some of them.
+pub fn server(names: &[&str]) -> Result<(), String> {
+    setup::for_build()?;
+    setup::nchan()?;
+    let bench = ["bench", "--profile", "server", "--features", "server", "--bench", "server", "--"];
+    sh::run("cargo", &[&bench, names].concat())
+}

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         ["build"] => done(build::run()),
         ["size"] => done(build::size()),
         ["bench"] | ["bench", "client"] => done(bench::client()),
+        ["bench", "server", ref names @ ..] => done(bench::server(names)),
         ["setup"] => done(setup::all()),
         [] | ["help" | "--help" | "-h"] => {
             println!("{}", help());
@@ -54,6 +55,8 @@ usage: cargo xtask TASK
   build            builds the npm package into pkg/
   size             builds, and prints the sizes of what an app downloads
   bench [client]   measures the built package in Chromium
+  bench server [memory|redb|better-sse|nchan|bare]...
+                   measures the server beside others, all in one run
   setup            installs what the tasks need; each task does so itself for what it needs
 
 CHROMIUM and CHROMEDRIVER name a browser and its driver that are not on PATH.",

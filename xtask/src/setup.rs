@@ -61,6 +61,15 @@ pub fn browser() -> Result<(), String> {
     }
 }
 
+/// nginx with Nchan, which the server is measured beside.
+pub fn nchan() -> Result<(), String> {
+    const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
+    if sh::find("nginx").is_some() && Path::new(MODULE).exists() {
+        return Ok(());
+    }
+    apt_install(&["nginx-light", "libnginx-mod-nchan"])
+}
+
 /// The browser that tests and benches drive.
 pub fn chromium() -> Option<String> {
     if let Ok(named) = env::var("CHROMIUM") {
@@ -124,12 +133,12 @@ fn node_modules() -> Result<(), String> {
 fn apt_install(packages: &[&str]) -> Result<(), String> {
     let by_hand = format!("install these yourself: {} (Debian's names)", packages.join(" "));
     if sh::find("apt-get").is_none() {
-        return Err(format!("a browser for the tests is missing, and this is no Debian; {by_hand}"));
+        return Err(format!("something is missing, and this is no Debian; {by_hand}"));
     }
     let root = sh::capture("id", &["-u"]).as_deref() == Some("0");
     if !root && sh::capture("sudo", &["-n", "true"]).is_none() {
         return Err(format!(
-            "a browser for the tests is missing, and installing it needs root. Run\n  \
+            "something is missing, and installing it needs root. Run\n  \
              sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
             packages.join(" ")
         ));

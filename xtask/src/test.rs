@@ -19,10 +19,11 @@ const NODE_TEST_LIMIT_MS: &str = "--test-timeout=300000";
 
 type Run = fn(&mut Part) -> Result<(), String>;
 
-const PARTS: [(&str, Run); 6] = [
+const PARTS: [(&str, Run); 7] = [
     ("lint", lint),
     ("native", native),
     ("node", node),
+    ("interop", interop),
     ("wasm", wasm),
     ("packaging", packaging),
     ("browser", browser),
@@ -166,6 +167,13 @@ fn wasm(part: &mut Part) -> Result<(), String> {
 fn node(part: &mut Part) -> Result<(), String> {
     build::once()?;
     part.command(node_tests("tests/node")?)
+}
+
+/// The package against servers of others, in Node and in a browser.
+fn interop(part: &mut Part) -> Result<(), String> {
+    setup::browser()?;
+    build::once()?;
+    part.command(node_tests("tests/interop")?)
 }
 
 fn packaging(part: &mut Part) -> Result<(), String> {

@@ -100,6 +100,12 @@ impl Ring {
         }
     }
 
+    pub(crate) fn clear(&mut self) {
+        while !self.frames.is_empty() {
+            self.pop();
+        }
+    }
+
     pub(crate) fn oldest(&self) -> Option<&Frame> {
         self.frames.front()
     }

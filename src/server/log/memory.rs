@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::channel::{Directory, Ring};
 use super::{
-    Appended, Bounds, Channel, EventLog, Frame, LogError, NewEvent, PageLimit, Place, Retention,
-    check_channel, check_name,
+    Appended, Bounds, Channel, EventLog, Frame, Key, LogError, NewEvent, PageLimit, Place, Retention,
+    check_channel, check_name, known_key,
 };
 use crate::server::clock;
 
@@ -34,7 +34,7 @@ struct State {
 /// The idempotency keys of one channel, oldest first.
 #[derive(Debug, Default)]
 struct Keys {
-    places: HashMap<String, Place>,
+    places: HashMap<String, (Place, u64)>,
     order: VecDeque<String>,
 }
 
@@ -62,9 +62,10 @@ impl MemoryLog {
         if state.closed {
             return Err(LogError::Closed);
         }
-        let known = event.key.as_ref().and_then(|key| state.keys.get(name)?.places.get(key));
-        if let Some(place) = known {
-            return Ok(Appended { place: *place, duplicate: true });
+        if let Some(key) = &event.key
+            && let Some((place, content)) = state.keys.get(name).and_then(|keys| keys.places.get(&key.text))
+        {
+            return known_key(key, *place, *content);
         }
         let channel = state.channel(name)?;
         let head = channel.bounds().head;
@@ -120,9 +121,9 @@ impl State {
 }
 
 impl Keys {
-    fn insert(&mut self, key: String, place: Place, keys_max: u64) {
-        self.places.insert(key.clone(), place);
-        self.order.push_back(key);
+    fn insert(&mut self, key: Key, place: Place, keys_max: u64) {
+        self.places.insert(key.text.clone(), (place, key.content));
+        self.order.push_back(key.text);
         while self.order.len() as u64 > keys_max {
             if let Some(oldest) = self.order.pop_front() {
                 self.places.remove(&oldest);

@@ -5,11 +5,13 @@
 //! by page; at the head it waits on [`Channel::head`]. Replay and live are that one mechanism: nothing is pushed
 //! to a subscriber, so no queue of its own can overflow and a slow one merely reads later.
 //!
+//! - [`NullLog`]: nothing; what is published reaches those who listen.
 //! - [`MemoryLog`]: a bounded ring a channel; a new epoch with each process.
 //! - [`RedbLog`]: on disk, the default of `holdfast serve`; an append is acknowledged when it is synced.
 
 mod channel;
 mod memory;
+mod null;
 mod redb;
 mod redb_writer;
 
@@ -23,6 +25,7 @@ use crate::wire::{EncodeError, encode};
 
 pub use self::channel::Channel;
 pub use self::memory::MemoryLog;
+pub use self::null::NullLog;
 pub use self::redb::{RedbLog, RedbOptions};
 
 /// Longest channel name, in bytes.
@@ -38,10 +41,18 @@ pub const KEY_BYTES_MAX: usize = 128;
 /// order, so that comparing places needs no text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
-    /// Which of the log's epochs: 0 is its first.
+    /// Which of the log's epochs: later ones have greater numbers.
     pub generation: u32,
     /// The number within channel and epoch, from 1; 0 is before the first.
     pub sequence: u64,
+}
+
+impl Place {
+    /// Whether this is the next place of the same epoch.
+    #[must_use]
+    pub fn follows(self, before: Self) -> bool {
+        self.generation == before.generation && before.sequence.checked_add(1) == Some(self.sequence)
+    }
 }
 
 /// One stored event, encoded once for all who read it.
@@ -111,9 +122,40 @@ pub struct NewEvent {
     pub name: String,
     /// Its data.
     pub data: Data,
-    /// A second append to the channel under the same key stores nothing and answers with the first one's place,
-    /// for as long as the log remembers the key ([`Retention::keys_max`]).
-    pub key: Option<String>,
+    /// A second append to the channel under the same key and of the same content stores nothing and answers with the
+    /// first one's place, for as long as the log remembers the key ([`Retention::keys_max`]).
+    pub key: Option<Key>,
+}
+
+/// An idempotency key, and what it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The publisher's word; at most [`KEY_BYTES_MAX`] bytes.
+    pub text: String,
+    /// A fingerprint of what the publisher said. The same key with another one is [`LogError::KeyReused`]. The data
+    /// that is stored cannot serve: an envelope around the same payload has another id and time.
+    pub content: u64,
+}
+
+impl Key {
+    /// A key for a content that is made of `parts`.
+    #[must_use]
+    pub fn new(text: impl Into<String>, parts: &[&str]) -> Self {
+        // FNV-1a, which will be the same in each release: fingerprints are stored. It tells mistakes, not attacks.
+        let mut content = 0xcbf2_9ce4_8422_2325_u64;
+        let mut take = |byte: u8| content = (content ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        for part in parts {
+            part.bytes().for_each(&mut take);
+            // No text holds this byte, so it tells where a part ends.
+            take(0xff);
+        }
+        Self { text: text.into(), content }
+    }
+}
+
+/// Answers a key that is known: the event was stored then, or the key stood for something else.
+fn known_key(key: &Key, place: Place, content: u64) -> Result<Appended, LogError> {
+    if key.content == content { Ok(Appended { place, duplicate: true }) } else { Err(LogError::KeyReused) }
 }
 
 /// What became of an append.
@@ -132,8 +174,8 @@ pub struct Bounds {
     pub oldest: Option<Place>,
     /// The place of the newest event ever stored; sequence 0 where there was none.
     pub head: Place,
-    /// The newest sequence of each epoch before that of `head`, as `(generation, sequence)`; an epoch that is
-    /// absent stored no event in this channel.
+    /// The newest sequence of each epoch before that of `head`, as `(generation, sequence)`, in their order; an epoch
+    /// that is absent stored no event in this channel.
     pub ends: Vec<(u32, u64)>,
 }
 
@@ -156,7 +198,8 @@ impl Bounds {
         if from.generation == to.generation {
             return to.sequence - from.sequence;
         }
-        let between: u64 = (from.generation + 1..to.generation).map(|g| self.end_of(g)).sum();
+        let between = |end: &&(u32, u64)| from.generation < end.0 && end.0 < to.generation;
+        let between: u64 = self.ends.iter().filter(between).map(|end| end.1).sum();
         self.end_of(from.generation).saturating_sub(from.sequence) + between + to.sequence
     }
 
@@ -216,6 +259,8 @@ pub enum LogError {
     InvalidChannel,
     /// The event's name is too long or would break its line.
     InvalidName,
+    /// The idempotency key was used for an event of another content.
+    KeyReused,
     /// [`Retention::channels_max`] channels exist already.
     TooManyChannels(usize),
     /// The log was closed.
@@ -235,6 +280,9 @@ impl fmt::Display for LogError {
                     f,
                     "an event's name takes at most {NAME_BYTES_MAX} bytes without carriage return, line feed or NUL"
                 )
+            }
+            Self::KeyReused => {
+                f.write_str("the idempotency key was used for another event: a new event takes a new key")
             }
             Self::TooManyChannels(max) => write!(f, "there are {max} channels already, which is the limit"),
             Self::Closed => f.write_str("the event log is closed"),
@@ -258,7 +306,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// The name is not one. A channel without events is no error: it begins with its first event.
     fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError>;
 
-    /// What the channel holds now.
+    /// What the channel holds now. A reader watches [`Channel::head`] before it asks, and then misses nothing: the head
+    /// wakes it for each event that is not within these bounds.
     fn bounds<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Bounds, LogError>>;
 
     /// The stored events after a place, oldest first. What had to go before it could be read is simply absent:
@@ -285,6 +334,11 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Whether what is stored outlives the process.
     fn durable(&self) -> bool;
+
+    /// Whether what was published can be read later at all.
+    fn replays(&self) -> bool {
+        true
+    }
 }
 
 /// Checks the name of a channel.

@@ -27,8 +27,9 @@ pub(super) const ENDS: TableDefinition<'_, (u32, u32), u64> = TableDefinition::n
 /// (channel number, epoch, sequence) → (milliseconds since 1970, name, data).
 pub(super) const EVENTS: TableDefinition<'_, (u32, u32, u64), (u64, &str, &str)> =
     TableDefinition::new("events");
-/// (channel number, idempotency key) → (epoch, sequence).
-pub(super) const KEYS: TableDefinition<'_, (u32, &str), (u32, u64)> = TableDefinition::new("keys");
+/// (channel number, idempotency key) → (epoch, sequence, fingerprint of the content).
+pub(super) const KEYS: TableDefinition<'_, (u32, &str), (u32, u64, u64)> =
+    TableDefinition::new("idempotency_keys");
 /// (channel number, running number) → idempotency key, so that the oldest can be found.
 pub(super) const KEY_ORDER: TableDefinition<'_, (u32, u64), &str> = TableDefinition::new("key_order");
 

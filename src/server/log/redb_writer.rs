@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::channel::Ring;
 use super::redb::{CHANNELS, ENDS, EPOCHS, EVENTS, KEY_ORDER, KEYS, RedbOptions, Row, Shared, storage};
-use super::{Appended, Frame, LogError, NewEvent, PageLimit, Place};
+use super::{Appended, Frame, Key, LogError, NewEvent, PageLimit, Place, known_key};
 use crate::server::clock;
 
 type Answer<T> = oneshot::Sender<Result<T, LogError>>;
@@ -54,7 +55,7 @@ struct Batch {
 
 struct Tables<'t> {
     events: Table<'t, (u32, u32, u64), (u64, &'static str, &'static str)>,
-    keys: Table<'t, (u32, &'static str), (u32, u64)>,
+    keys: Table<'t, (u32, &'static str), (u32, u64, u64)>,
     key_order: Table<'t, (u32, u64), &'static str>,
     ends: Table<'t, (u32, u32), u64>,
 }
@@ -187,10 +188,10 @@ impl Writer {
             None => self.new_channel(batch)?,
         };
         if let Some(key) = &event.key
-            && let Some(known) = tables.keys.get((meta.number, key.as_str())).map_err(storage)?
+            && let Some(known) = tables.keys.get((meta.number, key.text.as_str())).map_err(storage)?
         {
-            let (generation, sequence) = known.value();
-            return Ok(Appended { place: Place { generation, sequence }, duplicate: true });
+            let (generation, sequence, content) = known.value();
+            return known_key(key, Place { generation, sequence }, content);
         }
         let (generation, epoch) = self.shared.newest_epoch();
         let sequence = if meta.head.generation == generation { meta.head.sequence + 1 } else { 1 };
@@ -312,11 +313,7 @@ impl Writer {
             else {
                 return true;
             };
-            channel.change(|ring| {
-                while ring.len() > 0 {
-                    ring.pop();
-                }
-            });
+            channel.change(Ring::clear);
             freed += *bytes;
             false
         });
@@ -341,10 +338,10 @@ impl<'t> Tables<'t> {
     }
 
     /// Stores the key of the channel's newest event, and forgets the oldest beyond the limit.
-    fn remember(&mut self, meta: &mut Meta, key: &str, keys_max: u64) -> Result<(), LogError> {
-        let place = (meta.head.generation, meta.head.sequence);
-        self.keys.insert((meta.number, key), place).map_err(storage)?;
-        self.key_order.insert((meta.number, meta.key_next), key).map_err(storage)?;
+    fn remember(&mut self, meta: &mut Meta, key: &Key, keys_max: u64) -> Result<(), LogError> {
+        let stands_for = (meta.head.generation, meta.head.sequence, key.content);
+        self.keys.insert((meta.number, key.text.as_str()), stands_for).map_err(storage)?;
+        self.key_order.insert((meta.number, meta.key_next), key.text.as_str()).map_err(storage)?;
         meta.key_next += 1;
         while meta.key_next - meta.key_first > keys_max {
             let oldest = self.key_order.remove((meta.number, meta.key_first)).map_err(storage)?;

@@ -8,15 +8,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::settings::Settings;
 use super::publisher::Message;
-use super::{EventLog, Hub, LogError, MemoryLog, Publisher, RedbLog, RedbOptions, routes};
+use super::{EventLog, Hub, Listener, LogError, MemoryLog, Publisher, RedbLog, RedbOptions, Tls, routes};
 
 pub use self::settings::{ServeArgs, explain};
 
@@ -87,17 +84,27 @@ async fn serve(settings: &Settings, hub: &Hub, mut signals: Signals) -> Result<(
     };
     let address = (settings.host.as_str(), settings.port);
     let what = || format!("cannot listen on {}:{}", settings.host, settings.port);
-    let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Io(what(), error))?;
+    let mut listener = Listener::bind(address, settings.listen.clone())
+        .await
+        .map_err(|error| ServeError::Io(what(), error))?;
     let local = listener.local_addr().map_err(|error| ServeError::Io(what(), error))?;
+    let mut scheme = "http";
+    if let Some(tls) = &settings.tls {
+        listener = listener.tls(tls.clone());
+        scheme = "https";
+        tokio::spawn(reload(tls.clone(), Signals::on(SignalKind::hangup())?));
+    }
     let ticker = (settings.tick_ms > 0)
         .then(|| tokio::spawn(tick(hub.publisher(), Duration::from_millis(settings.tick_ms))));
     // Whoever started us waits for this line: it comes when connections are accepted, and is the only one.
     let mut stdout = std::io::stdout();
-    let _ = writeln!(stdout, "holdfast: listening on http://{local}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "holdfast: listening on {scheme}://{local}").and_then(|()| stdout.flush());
     tracing::info!(event = "server.listening", address = %local);
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(accept(listener, router, stopped));
+    let server = tokio::spawn(listener.serve(router, async {
+        let _ = stopped.await;
+    }));
     signals.next().await;
     tracing::info!(event = "server.draining", streams = hub.active_streams());
     let grace = settings.grace;
@@ -120,16 +127,15 @@ async fn serve(settings: &Settings, hub: &Hub, mut signals: Signals) -> Result<(
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
-    let listener = listener.tap_io(|stream| {
-        // Events are small and written as they come: waiting to fill a packet would only delay them.
-        let _ = stream.set_nodelay(true);
-    });
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = stopped.await;
-    });
-    if let Err(error) = served.await {
-        tracing::error!(event = "server.failed", %error);
+/// Reads the certificate anew whenever SIGHUP comes.
+async fn reload(tls: Tls, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        match tls.reload() {
+            Ok(()) => tracing::info!(event = "tls.reloaded"),
+            Err(error) => {
+                tracing::error!(event = "tls.failed", %error, "the certificate before stays in use")
+            }
+        }
     }
 }
 
@@ -156,10 +162,14 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self, ServeError> {
-        let on = |kind| {
-            signal(kind).map_err(|error| ServeError::Io("cannot listen for signals".to_owned(), error))
-        };
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: Self::on(SignalKind::terminate())?,
+            interrupt: Self::on(SignalKind::interrupt())?,
+        })
+    }
+
+    fn on(kind: SignalKind) -> Result<Signal, ServeError> {
+        signal(kind).map_err(|error| ServeError::Io("cannot listen for signals".to_owned(), error))
     }
 
     async fn next(&mut self) {

@@ -9,7 +9,7 @@ use clap::{Args, Command};
 use super::logging::{LogFormat, LogLevel};
 use super::{ServeError, TICKS};
 use crate::server::log::{PageLimit, Retention};
-use crate::server::{CorsOrigins, StreamOptions};
+use crate::server::{CorsOrigins, ListenOptions, StreamOptions, Tls};
 
 /// An hour, as the longest of all intervals.
 const MS_MAX: u64 = 3_600_000;
@@ -90,6 +90,28 @@ pub struct ServeArgs {
     #[arg(long, env = "SHUTDOWN_GRACE_PERIOD", default_value_t = 5000, value_name = "MS",
           value_parser = whole::<0, MS_MAX>)]
     grace_period: u64,
+    /// Sockets at the same time from one address; 0 for no bound, as behind a proxy, where all have its address
+    #[arg(long, env = "SSE_SOCKETS_PER_ADDRESS", default_value_t = 0, value_name = "SOCKETS",
+          value_parser = whole::<0, 10_000_000>)]
+    sockets_per_address: u64,
+    /// Milliseconds that a peer may take nothing of what is sent to it, until it is cut
+    #[arg(long, env = "SSE_WRITE_TIMEOUT", default_value_t = 30_000, value_name = "MS",
+          value_parser = whole::<1, MS_MAX>)]
+    write_timeout: u64,
+    /// Milliseconds for the head of a request, and for a TLS handshake; idle connections are kept as long
+    #[arg(long, env = "SSE_HEAD_TIMEOUT", default_value_t = 30_000, value_name = "MS",
+          value_parser = whole::<1, MS_MAX>)]
+    head_timeout: u64,
+    /// Milliseconds for the body of a request
+    #[arg(long, env = "SSE_BODY_TIMEOUT", default_value_t = 60_000, value_name = "MS",
+          value_parser = whole::<1, MS_MAX>)]
+    body_timeout: u64,
+    /// Certificate chain in PEM: TLS instead of plain HTTP; read anew at SIGHUP
+    #[arg(long, env = "SSE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, in PEM
+    #[arg(long, env = "SSE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Origins of other hosts that may use the routes: `*`, or some like `https://app.example`, joined by commas
     #[arg(long, env = "SSE_CORS_ORIGINS", value_name = "ORIGINS")]
     cors_origins: Option<String>,
@@ -110,6 +132,8 @@ pub(super) struct Settings {
     pub(super) grace: Duration,
     pub(super) retention: Retention,
     pub(super) streams: StreamOptions,
+    pub(super) listen: ListenOptions,
+    pub(super) tls: Option<Tls>,
 }
 
 impl ServeArgs {
@@ -135,6 +159,24 @@ impl ServeArgs {
             age_ms_max: self.buffer_ttl,
             ..Retention::default()
         };
+        let listen = ListenOptions {
+            // Publishers, scrapers and those who are to hear 503 need sockets beside the streams.
+            sockets_max: streams.connections_max.saturating_add(ListenOptions::default().sockets_max),
+            sockets_per_address_max: usize::try_from(self.sockets_per_address).unwrap_or(usize::MAX),
+            handshake_ms_max: self.head_timeout,
+            head_ms_max: self.head_timeout,
+            body_ms_max: self.body_timeout,
+            write_ms_max: self.write_timeout,
+            ..ListenOptions::default()
+        };
+        let tls = match (self.tls_cert, self.tls_key) {
+            (Some(certificate), Some(key)) => Some(
+                Tls::from_files(certificate, key)
+                    .map_err(|error| ServeError::Setting(format!("--tls-cert, --tls-key: {error}")))?,
+            ),
+            // Neither: each requires the other.
+            _ => None,
+        };
         Ok(Settings {
             host: self.host,
             port: u16::try_from(self.port).unwrap_or(u16::MAX),
@@ -148,12 +190,14 @@ impl ServeArgs {
             grace: Duration::from_millis(self.grace_period),
             retention,
             streams,
+            listen,
+            tls,
         })
     }
 }
 
 /// Variables with our prefix. One that is not here is a slip of the pen, and would be ignored in silence.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 15] = [
     "SSE_DATA_DIR",
     "SSE_TICK_INTERVAL",
     "SSE_HEARTBEAT_INTERVAL",
@@ -161,6 +205,12 @@ const VARIABLES: [&str; 9] = [
     "SSE_MAX_BUFFER_SIZE",
     "SSE_MAX_REPLAY_BATCH",
     "SSE_BUFFER_TTL_MS",
+    "SSE_SOCKETS_PER_ADDRESS",
+    "SSE_WRITE_TIMEOUT",
+    "SSE_HEAD_TIMEOUT",
+    "SSE_BODY_TIMEOUT",
+    "SSE_TLS_CERT",
+    "SSE_TLS_KEY",
     "SSE_CORS_ORIGINS",
     PUBLISH_TOKEN,
 ];

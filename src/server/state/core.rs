@@ -11,7 +11,7 @@ use super::{REMOVED, StateError, StateOptions};
 use crate::server::clock;
 use crate::server::hub::Inner;
 use crate::server::log::{Bounds, Channel, EventLog, Frame, LogError, PageLimit, Place};
-use crate::server::publisher::{Message, Publisher};
+use crate::server::publisher::{Message, PublishError, Publisher};
 use crate::server::resume::{self, Wanted};
 use crate::wire::{EventRef, Parser, ParserLimits, Sink};
 
@@ -194,15 +194,18 @@ impl Core {
             // The log takes one event a key: of all changes to the value of this event, the first.
             let key = format!("holdfast.state:{}:{}", self.key, hub.id(entry.base));
             let message = self.message(&change).idempotency_key(key);
-            let appended = publisher.append(self.channel.name(), message).await?;
-            if !appended.duplicate {
-                let value = match change {
-                    Change::Set(encoded) => Some(encoded.value),
-                    Change::Remove => None,
-                };
-                self.apply(appended.place, clock::unix_ms(), value);
-                return Ok(true);
-            }
+            let place = match publisher.append(self.channel.name(), message).await {
+                Ok(appended) if !appended.duplicate => appended.place,
+                // Somebody was faster, with the same value or with another.
+                Ok(_) | Err(PublishError::Log(LogError::KeyReused)) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let value = match change {
+                Change::Set(encoded) => Some(encoded.value),
+                Change::Remove => None,
+            };
+            self.apply(place, clock::unix_ms(), value);
+            return Ok(true);
         }
         Err(StateError::Contended(ATTEMPTS_MAX))
     }
@@ -263,7 +266,7 @@ async fn follow(core: Weak<Core>, hub: Weak<Inner>, mut head: watch::Receiver<Pl
         let again = match outcome {
             Ok(()) if refresh_ms > 0 => Duration::from_millis(refresh_ms / 2 + 1),
             Ok(()) => Duration::MAX,
-            Err(StateError::Publish(super::PublishError::Log(LogError::Closed))) => return,
+            Err(StateError::Publish(PublishError::Log(LogError::Closed))) => return,
             Err(error) => {
                 tracing::warn!(event = "state.failed", code = error.code(), %error);
                 RETRY

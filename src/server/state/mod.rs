@@ -66,6 +66,8 @@ pub enum StateError {
     Removed,
     /// [`StateOptions::key`] is empty, too long or not visible ASCII.
     InvalidKey,
+    /// The hub's log stores nothing, so nobody could read a state from it.
+    NoReplay,
     /// [`REMOVED`] cannot be the name of a state's channel.
     InvalidChannel,
     /// The value is not of the type that was asked for, or cannot be written as JSON; the text says what is wrong.
@@ -88,6 +90,7 @@ impl StateError {
         match self {
             Self::Removed => "state_removed",
             Self::InvalidKey => "invalid_state_key",
+            Self::NoReplay => "no_buffer",
             Self::InvalidChannel => "invalid_channel",
             Self::Type(_) => "state_type",
             Self::TooLarge(_) => "state_too_large",
@@ -104,6 +107,9 @@ impl fmt::Display for StateError {
             Self::Removed => f.write_str("the state was removed; create it again to go on"),
             Self::InvalidKey => {
                 write!(f, "a state's key takes 1 to {KEY_BYTES_MAX} visible ASCII characters")
+            }
+            Self::NoReplay => {
+                f.write_str("a state lives in the log, and this one stores nothing: take MemoryLog at least")
             }
             Self::InvalidChannel => write!(f, "a state's channel cannot be named {REMOVED}"),
             Self::Type(reason) => write!(f, "the value is not what its type says: {reason}"),
@@ -163,11 +169,14 @@ impl StateManager {
     /// A manager of the states on a hub's log.
     ///
     /// # Errors
-    /// [`StateError::InvalidKey`].
+    /// [`StateError::InvalidKey`], [`StateError::NoReplay`].
     pub fn new(hub: &Hub, options: StateOptions) -> Result<Self, StateError> {
         let key = &options.key;
         if !((1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(StateError::InvalidKey);
+        }
+        if !hub.inner.log.replays() {
+            return Err(StateError::NoReplay);
         }
         Ok(Self { hub: Arc::clone(&hub.inner), options: Arc::new(options) })
     }

@@ -1,0 +1,106 @@
+//! A TCP socket that gives up on a peer which takes nothing, and can put back the bytes it was recognised by.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// As many bytes tell HTTP/2 (`PRI * HTTP/2.0`, RFC 9113 section 3.4) from any method of HTTP/1.1.
+const SIGN: &[u8] = b"PRI";
+
+/// Sits below TLS, so that a write which TLS merely buffered does not pass for a peer that reads.
+#[derive(Debug)]
+pub(super) struct Socket {
+    tcp: TcpStream,
+    /// Bytes that were read to recognise the protocol, and are still to be handed on.
+    seen: [u8; SIGN.len()],
+    seen_from: u8,
+    seen_to: u8,
+    write_timeout: Duration,
+    /// Runs while the peer's window is closed. Made with the first such write: most peers never need one.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub(super) fn new(tcp: TcpStream, write_timeout: Duration) -> Self {
+        Self { tcp, seen: [0; SIGN.len()], seen_from: 0, seen_to: 0, write_timeout, stalled: None }
+    }
+
+    /// Whether the peer begins with HTTP/2's preface. Waits for its first bytes, which are read again afterwards.
+    pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
+        let mut seen = [0; SIGN.len()];
+        let mut count = 0;
+        while count < SIGN.len() && seen[..count] == SIGN[..count] {
+            match self.tcp.read(&mut seen[count..]).await? {
+                0 => break,
+                more => count += more,
+            }
+        }
+        self.seen = seen;
+        self.seen_to = u8::try_from(count).unwrap_or(0);
+        Ok(seen == SIGN)
+    }
+
+    /// Passes on the outcome of a write, unless it has been waiting for too long.
+    fn watched<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let deadline = || Box::pin(sleep_until(Instant::now() + self.write_timeout));
+        let stalled = self.stalled.get_or_insert_with(deadline);
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing of what is sent")))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.seen_from < self.seen_to {
+            let seen = &self.seen[usize::from(self.seen_from)..usize::from(self.seen_to)];
+            let count = seen.len().min(buf.remaining());
+            buf.put_slice(&seen[..count]);
+            self.seen_from += u8::try_from(count).unwrap_or(0);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.watched(outcome, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.watched(outcome, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // TCP has nothing to flush.
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
