@@ -9,10 +9,7 @@ use js_sys::{Function, Object, Reflect};
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
 
-use crate::client::{
-    CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingRule, OutOfOrderPolicy,
-    RetryPolicy,
-};
+use crate::client::{CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, RetryPolicy};
 
 /// Longest time that an option can set: what `setTimeout` can wait for.
 const MS_MAX: f64 = i32::MAX as f64;
@@ -39,7 +36,7 @@ const CALLBACKS: [&str; 19] = [
     "fetch",
 ];
 
-const VALUES: [&str; 39] = [
+const VALUES: [&str; 42] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
@@ -63,6 +60,9 @@ const VALUES: [&str; 39] = [
     "enableOrdering",
     "orderingRule",
     "outOfOrderPolicy",
+    "reorderMaxEvents",
+    "reorderMaxBytes",
+    "reorderWindowMs",
     "stableAfterMs",
     "maxLineBytes",
     "maxEventBytes",
@@ -195,19 +195,7 @@ fn read_config(root: &Fields<'_>) -> Result<Config, InvalidOption> {
     set(&mut dedupe.ttl_ms, root.ms("dedupeTtlMs", 0.0)?);
     config.dedupe = root.flag("enableDedupe")?.unwrap_or(true).then_some(dedupe);
 
-    let rule = root.choice("orderingRule", &["SEQUENCE", "EVENT_ID", "TIMESTAMP", "NONE"])?;
-    config.ordering.rule = match rule.as_deref() {
-        _ if root.flag("enableOrdering")? == Some(false) => OrderingRule::None,
-        Some("EVENT_ID") => OrderingRule::EventId,
-        Some("TIMESTAMP") => OrderingRule::Timestamp,
-        Some("NONE") => OrderingRule::None,
-        _ => OrderingRule::Sequence,
-    };
-    match root.choice("outOfOrderPolicy", &["DROP", "DROP_WITH_CALLBACK", "ACCEPT"])?.as_deref() {
-        Some("DROP") => config.ordering.policy = OutOfOrderPolicy::Drop,
-        Some("ACCEPT") => config.ordering.policy = OutOfOrderPolicy::Accept,
-        _ => {}
-    }
+    checks::ordering(root, &mut config)?;
     match root.choice("cannotResumeFallback", &["start_fresh", "close", "callback"])?.as_deref() {
         Some("close") => config.cannot_resume = CannotResumeFallback::Close,
         Some("callback") => config.cannot_resume = CannotResumeFallback::Callback,
