@@ -106,6 +106,7 @@ test('a restart of the server changes nothing; one that lost its log is followed
   await seen(1);
   await first.kill();
   const again = await startServer({ port: first.port, args: ['--data-dir', first.folder], env: first.env });
+  t.after(() => again.kill());
   await first.publish('light', { value: 2 });
   await seen(2);
   await again.kill();
