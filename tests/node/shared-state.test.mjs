@@ -107,16 +107,19 @@ test('a restart of the server changes nothing; one that lost its log is followed
   await first.kill();
   const again = await startServer({ port: first.port, args: ['--data-dir', first.folder], env: first.env });
   t.after(() => again.kill());
-  await first.publish('light', { value: 2 });
+  await first.publish('light', { value: [2] });
   await seen(2);
   await again.kill();
 
   const other = await server(t, first.port);
-  await other.publish('light', { value: 'of another log' });
+  await other.publish('light', { value: [2] });
   await seen(4);
+  await other.publish('light', { value: 'of another log' });
+  await seen(5);
   assert.deepEqual(changes.map(({ value, status }) => [value, status]), [
-    [1, 'live'], [2, 'live'], [2, 'stale'], ['of another log', 'live'],
+    [1, 'live'], [[2], 'live'], [[2], 'stale'], [[2], 'live'], ['of another log', 'live'],
   ]);
+  assert.equal(changes[3].value, changes[1].value, 'the same object until it differs');
   assert.equal(state.status, 'live');
 });
 
