@@ -22,6 +22,7 @@ use super::publisher::{Message, Publisher};
 use super::reason::CloseReason;
 use super::registry::{Entry, Order, Registry, StreamInfo};
 use super::request::StreamRequest;
+use super::state::States;
 use super::{compress, open, routes};
 use crate::wire::id::CURSOR_CHANNELS_MAX;
 
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) drain: watch::Sender<Option<Drain>>,
     pub(crate) hooks: Hooks,
     pub(crate) registry: Registry,
+    pub(crate) states: States,
 }
 
 /// The server is stopping: every stream picks its own moment before `until`.
@@ -96,6 +98,7 @@ impl Hub {
             drain: watch::Sender::new(None),
             hooks,
             registry: Registry::default(),
+            states: States::default(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -32,6 +32,7 @@ mod request;
 mod resume;
 mod routes;
 pub mod serve;
+pub mod state;
 mod stream;
 mod voice;
 
@@ -48,6 +49,7 @@ pub use options::{Beginning, CorsOrigins, EventNames, SlowConsumer, StreamOption
 pub use publisher::{Message, PublishError, Published, Publisher};
 pub use reason::CloseReason;
 pub use registry::StreamInfo;
+pub use state::{SharedState, StateError, StateManager, StateOptions};
 
 /// Where heartbeats are logged: they are many, and logged only when asked for. (K29)
 const HEARTBEAT_LOG: &str = "holdfast_sse::heartbeat";

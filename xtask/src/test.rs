@@ -168,6 +168,7 @@ fn wasm(part: &mut Part) -> Result<(), String> {
 
 fn node(part: &mut Part) -> Result<(), String> {
     build::once()?;
+    part.sh("cargo", &server::BUILD)?;
     part.command(node_tests("tests/node")?)
 }
 
