@@ -182,6 +182,7 @@ fn interop(part: &mut Part) -> Result<(), String> {
 fn packaging(part: &mut Part) -> Result<(), String> {
     setup::browser()?;
     build::once()?;
+    part.sh("cargo", &server::BUILD)?;
     part.command(node_tests("tests/packaging")?)
 }
 
