@@ -66,11 +66,13 @@ export const OrderingRule = {
 } as const;
 export type OrderingRule = (typeof OrderingRule)[keyof typeof OrderingRule];
 
-/** What happens to a late event. */
+/** What happens to an event that is out of order. */
 export const OutOfOrderPolicy = {
   DROP: 'DROP',
   DROP_WITH_CALLBACK: 'DROP_WITH_CALLBACK',
   ACCEPT: 'ACCEPT',
+  /** Ours: early events wait for the missing ones, which are fetched where that is possible; late ones as DROP_WITH_CALLBACK. */
+  REORDER: 'REORDER',
 } as const;
 export type OutOfOrderPolicy = (typeof OutOfOrderPolicy)[keyof typeof OutOfOrderPolicy];
 
@@ -169,10 +171,12 @@ export interface OutOfOrderInfo {
   dropped: boolean;
 }
 export interface GapInfo {
-  /** Id of the first missing event. */
+  /** The first missing event: its id, or with policy REORDER its `sequence`. */
   firstMissing: string;
   lastMissing: string;
   count: number;
+  /** With policy REORDER: the `stream_id` that the numbers belong to, if there is one. */
+  streamId?: string;
 }
 export interface LivenessFailureInfo {
   failure: 'no_first_byte' | 'silence';
@@ -290,8 +294,17 @@ export interface ConnectOptions<Map extends object = EventMap> {
   enableOrdering?: boolean;
   /** Default 'SEQUENCE'. */
   orderingRule?: OrderingRule;
-  /** Default 'DROP_WITH_CALLBACK'. */
+  /** Default 'DROP_WITH_CALLBACK'. 'REORDER' needs the rule 'SEQUENCE' and `enableDedupe`. */
   outOfOrderPolicy?: OutOfOrderPolicy;
+  /**
+   * Early events that wait for a missing one; with 'REORDER', those of other streams that pass meanwhile count, too.
+   * When it is full, the gap is fetched or told at once. Default 256, at most `dedupeMaxSize` with 'REORDER'.
+   */
+  reorderMaxEvents?: number;
+  /** Bytes of the events that wait. Default 4 MiB. */
+  reorderMaxBytes?: number;
+  /** Milliseconds for which a missing event is waited for before it is fetched, or told by `onGap`. Default 500. */
+  reorderWindowMs?: number;
 
   // Limits
   /** Default 4 MiB. */

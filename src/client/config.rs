@@ -114,7 +114,8 @@ pub struct OrderingConfig {
     pub policy: OutOfOrderPolicy,
     /// Streams whose sequences are followed at once. Default 64.
     pub scopes_max: usize,
-    /// Early events that wait for a missing one (our protocol). Default 256.
+    /// Early events that wait for a missing one (our protocol, and [`OutOfOrderPolicy::Reorder`], where events of other
+    /// streams that pass meanwhile count, too). Default 256.
     pub held_events_max: usize,
     /// Bytes of such events. Default 4 MiB.
     pub held_bytes_max: usize,

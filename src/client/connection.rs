@@ -67,6 +67,7 @@ impl Client {
         stats.reconnect_count = reconnect_count;
         self.timers.set(Timer::Stable, self.now_ms.saturating_add(self.config.stable_after_ms));
         self.watch();
+        self.watch_hole();
         self.notify(Notice::Open {
             reconnect_count,
             attempt: self.backoff.attempts(),
@@ -213,6 +214,7 @@ impl Client {
 
     /// Nothing of the present connection is waited for any more.
     pub(super) fn hang_up(&mut self) {
+        self.let_go();
         self.request = None;
         self.parser = None;
         for timer in [Timer::Connect, Timer::Stable, Timer::Liveness, Timer::Gap] {

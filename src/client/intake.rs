@@ -8,7 +8,8 @@ use super::dedupe::DedupeWindow;
 use super::ledger::Ledger;
 use super::liveness::Liveness;
 use super::notice::Notice;
-use super::ordering::{Mark, OrderingGuard, OutOfOrderPolicy};
+use super::ordering::{Late, Mark, OrderingGuard, OrderingRule, OutOfOrderPolicy};
+use super::reorder::Scopes;
 use super::sequencer::{HeldEvent, Missing, Place, Sequencer};
 use super::stats::Stats;
 use crate::wire::{self, EventRef, Position, Sink};
@@ -33,15 +34,18 @@ pub(crate) struct Intake {
     pub(crate) stats: Stats,
     pub(crate) effects: Effects,
     now_ms: u64,
-    dedupe: Option<DedupeWindow>,
+    pub(super) dedupe: Option<DedupeWindow>,
     guard: OrderingGuard,
     sequencer: Option<Sequencer>,
+    pub(super) scopes: Scopes,
+    /// Early events of servers that are not ours are held back.
+    reorders: bool,
     /// The present connection announced our protocol.
     announced: bool,
     replayable: bool,
     /// Whether a request may be sent again, and so a hole be fetched.
-    may_repeat: bool,
-    ordering: OrderingConfig,
+    pub(super) may_repeat: bool,
+    pub(super) ordering: OrderingConfig,
     fallback: CannotResumeFallback,
     report_duplicates: bool,
     dedupe_config: Option<DedupeConfig>,
@@ -59,6 +63,10 @@ impl Intake {
             dedupe: config.dedupe.map(DedupeWindow::new),
             guard: OrderingGuard::new(config.ordering),
             sequencer: None,
+            scopes: Scopes::new(config.ordering),
+            reorders: config.ordering.policy == OutOfOrderPolicy::Reorder
+                && config.ordering.rule == OrderingRule::Sequence
+                && config.dedupe.is_some(),
             announced: false,
             replayable: false,
             may_repeat: config.repeatable && config.auto_reconnect,
@@ -78,6 +86,7 @@ impl Intake {
             self.sequencer = None;
         }
         self.guard.reset();
+        self.scopes.opened(!self.ledger.accepted().is_empty());
         self.liveness.opened(now_ms);
     }
 
@@ -101,12 +110,12 @@ impl Intake {
 
     /// Whether early events wait for a missing one.
     pub(crate) fn has_hole(&self) -> bool {
-        self.announced && self.sequencer.as_ref().is_some_and(Sequencer::has_held)
+        self.announced && self.sequencer.as_ref().is_some_and(Sequencer::has_held) || self.scopes.holds()
     }
 
     /// Whether the hole can be fetched by resuming from before it; true once for each hole.
     pub(crate) fn refetch_hole(&mut self) -> bool {
-        self.refetch_before("")
+        self.refetch_before("") || self.fetch_reordered()
     }
 
     fn refetch_before(&mut self, epoch: &str) -> bool {
@@ -119,9 +128,16 @@ impl Intake {
 
     /// The server does not have what is missing: says so, and goes on behind the hole.
     pub(crate) fn give_up_hole(&mut self) {
-        let Some(missing) = self.sequencer.as_mut().and_then(Sequencer::give_up_hole) else { return };
-        self.tell_missing(missing);
-        self.release_held();
+        self.give_up_before(None);
+        self.give_up_overdue();
+    }
+
+    fn give_up_before(&mut self, event: Option<(&str, u64)>) {
+        let missing = self.sequencer.as_mut().and_then(|sequencer| sequencer.give_up_hole(event));
+        if let Some(missing) = missing {
+            self.tell_missing(missing);
+            self.release_held();
+        }
     }
 
     fn tell_missing(&mut self, missing: Missing) {
@@ -132,7 +148,7 @@ impl Intake {
         self.stats.events_missing = self.stats.events_missing.saturating_add(count);
         let first_missing = Position { epoch: missing.epoch.clone(), sequence: missing.first }.to_string();
         let last_missing = Position { epoch: missing.epoch, sequence: missing.last }.to_string();
-        self.notice(Notice::Gap { first_missing, last_missing, count });
+        self.notice(Notice::Gap { first_missing, last_missing, count, stream_id: None });
     }
 
     /// The app was never given what came after `token`: its replay must get through.
@@ -149,6 +165,9 @@ impl Intake {
         if discarded > 0 {
             self.guard.reset();
         }
+        if discarded > 0 || self.holds_the_last_of_it() {
+            self.drop_reordered();
+        }
         self.announced = false;
     }
 
@@ -157,21 +176,31 @@ impl Intake {
         self.ledger.clear();
         self.dedupe = self.dedupe_config.map(DedupeWindow::new);
         self.guard.reset();
+        self.scopes.forget_place();
         // A stream that is open goes on in its order; the next connection begins anew.
     }
 
-    fn deliver(&mut self, name: &str, data: &str, id: Option<&str>) {
-        if let Some(id) = id
-            && self.ledger.take_done_before(id)
-        {
-            self.stats.duplicates_ignored += 1;
-            self.batch.push(Kind::Cursor, "", "", Some(id));
-            self.ledger.accept_skipped(id);
+    /// `beyond`: something before it is missing.
+    pub(super) fn deliver(&mut self, name: &str, data: &str, id: Option<&str>, beyond: bool) {
+        if self.skip_done_before(id, beyond) {
             return;
         }
         self.stats.events_delivered += 1;
         self.batch.push(Kind::Event, name, data, id);
-        self.ledger.accept(id);
+        if beyond {
+            self.ledger.accept_beyond(id);
+        } else {
+            self.ledger.accept(id);
+        }
+    }
+
+    /// An earlier page processed this event.
+    pub(super) fn skip_done_before(&mut self, id: Option<&str>, beyond: bool) -> bool {
+        let Some(id) = id.filter(|id| self.ledger.take_done_before(id)) else { return false };
+        self.stats.duplicates_ignored += 1;
+        self.batch.push(Kind::Cursor, "", "", Some(id));
+        self.ledger.accept_skipped(id, beyond);
+        true
     }
 
     fn move_cursor(&mut self, id: &str) {
@@ -179,7 +208,7 @@ impl Intake {
         self.ledger.accept_cursor(id);
     }
 
-    fn notice(&mut self, notice: Notice) {
+    pub(super) fn notice(&mut self, notice: Notice) {
         self.batch.push_notice(notice);
         self.ledger.accept(None);
     }
@@ -197,7 +226,7 @@ impl Intake {
         while let Some(sequencer) = &mut self.sequencer {
             match sequencer.place(epoch, sequence) {
                 Place::Next => {
-                    self.deliver(event.name, event.data, Some(event.last_event_id));
+                    self.deliver(event.name, event.data, Some(event.last_event_id), false);
                     self.release_held();
                     return;
                 }
@@ -208,12 +237,7 @@ impl Intake {
                 }
                 Place::Early => {}
             }
-            let held = HeldEvent {
-                name: event.name.into(),
-                data: event.data.into(),
-                id: event.last_event_id.into(),
-            };
-            if sequencer.hold(epoch, sequence, held) {
+            if sequencer.hold(epoch, sequence, HeldEvent::of(event, Some(event.last_event_id))) {
                 self.stats.out_of_order += 1;
                 return;
             }
@@ -221,14 +245,7 @@ impl Intake {
                 self.effects.refetch = true;
                 return;
             }
-            let Some(sequencer) = &mut self.sequencer else { return };
-            if sequencer.has_held() {
-                self.give_up_hole();
-            } else {
-                // Larger than all that may be held.
-                let missing = sequencer.give_up_before(epoch, sequence);
-                self.tell_missing(missing);
-            }
+            self.give_up_before(Some((epoch, sequence)));
         }
     }
 
@@ -245,7 +262,7 @@ impl Intake {
 
     fn release_held(&mut self) {
         while let Some(event) = self.sequencer.as_mut().and_then(Sequencer::release) {
-            self.deliver(&event.name, &event.data, Some(&event.id));
+            self.deliver(&event.name, &event.data, event.id.as_deref(), false);
         }
     }
 
@@ -258,29 +275,45 @@ impl Intake {
             self.duplicate(id, event.name);
             return;
         }
-        if let Some(late) = self.guard.check(event.data) {
-            let policy = self.guard.policy();
-            let dropped = policy != OutOfOrderPolicy::Accept;
-            self.stats.out_of_order += 1;
-            if policy != OutOfOrderPolicy::Drop {
-                let (last_sequence, last_mark) = split_mark(late.last);
-                let (sequence, mark) = split_mark(late.mark);
-                self.notice(Notice::OutOfOrder {
-                    event_id: id.map(str::to_owned),
-                    event_type: event.name.to_owned(),
-                    rule: self.guard.rule(),
-                    last_sequence,
-                    sequence,
-                    last_mark,
-                    mark,
-                    dropped,
-                });
-            }
-            if dropped {
+        if self.reorders && !self.announced {
+            let number = self.guard.number(event.data);
+            if self.window_is_full(id) {
                 return;
             }
+            match number {
+                Some((stream, sequence)) => self.reordered(event, id, stream, sequence),
+                None => self.pass(event, id),
+            }
+            return;
         }
-        self.deliver(event.name, event.data, id);
+        if let Some(late) = self.guard.check(event.data)
+            && self.late(event, id, late)
+        {
+            return;
+        }
+        self.deliver(event.name, event.data, id, false);
+    }
+
+    /// Counts a late event, and says so as far as the policy wants it. Answers whether it is dropped.
+    pub(super) fn late(&mut self, event: EventRef<'_>, id: Option<&str>, late: Late) -> bool {
+        let policy = self.guard.policy();
+        let dropped = policy != OutOfOrderPolicy::Accept;
+        self.stats.out_of_order += 1;
+        if policy != OutOfOrderPolicy::Drop {
+            let (last_sequence, last_mark) = split_mark(late.last);
+            let (sequence, mark) = split_mark(late.mark);
+            self.notice(Notice::OutOfOrder {
+                event_id: id.map(str::to_owned),
+                event_type: event.name.to_owned(),
+                rule: self.guard.rule(),
+                last_sequence,
+                sequence,
+                last_mark,
+                mark,
+                dropped,
+            });
+        }
+        dropped
     }
 
     fn control(&mut self, event: EventRef<'_>) {
@@ -297,6 +330,7 @@ impl Intake {
             ControlEvent::CannotResume { notice, position, newest, missing } => {
                 self.stats.events_missing = self.stats.events_missing.saturating_add(missing.unwrap_or(0));
                 self.notice(notice);
+                self.give_up_all_reordered();
                 if self.fallback == CannotResumeFallback::Close {
                     self.effects.close = true;
                     return;
@@ -318,6 +352,7 @@ impl Intake {
         if !announcement.ours {
             return;
         }
+        self.give_up_all_reordered();
         self.replayable = announcement.replayable;
         if let Some(position) = &announcement.position
             && self.ledger.accepted().is_empty()
@@ -388,6 +423,10 @@ impl Sink for Intake {
             && let Ok(position) = last_event_id.parse()
         {
             self.place_at(Some(position));
+        }
+        if self.scopes.holds() {
+            self.scopes.came(Some(last_event_id));
+            return;
         }
         self.move_cursor(last_event_id);
     }

@@ -48,6 +48,7 @@ mod liveness;
 mod machine;
 mod notice;
 mod ordering;
+mod reorder;
 mod response;
 mod sequencer;
 mod state;

@@ -9,10 +9,7 @@ use js_sys::Reflect;
 use wasm_bindgen::prelude::*;
 
 use self::fields::{Fields, InvalidOption, describe};
-use crate::client::{
-    CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingRule, OutOfOrderPolicy,
-    RetryPolicy,
-};
+use crate::client::{CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, RetryPolicy};
 
 const CALLBACKS: [&str; 19] = [
     "onEvent",
@@ -36,7 +33,7 @@ const CALLBACKS: [&str; 19] = [
     "fetch",
 ];
 
-const VALUES: [&str; 43] = [
+const VALUES: [&str; 46] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
@@ -60,6 +57,9 @@ const VALUES: [&str; 43] = [
     "enableOrdering",
     "orderingRule",
     "outOfOrderPolicy",
+    "reorderMaxEvents",
+    "reorderMaxBytes",
+    "reorderWindowMs",
     "stableAfterMs",
     "maxLineBytes",
     "maxEventBytes",
@@ -197,6 +197,10 @@ pub(crate) fn read_policies(options: &JsValue) -> Result<Config, InvalidOption> 
         "orderingRule",
         "outOfOrderPolicy",
     ]])?;
+    if root.get("outOfOrderPolicy") == "REORDER" {
+        let takes = "'DROP', 'DROP_WITH_CALLBACK', 'ACCEPT': holding events back needs a connector";
+        return Err(root.invalid("outOfOrderPolicy", takes, &"REORDER".into()));
+    }
     Ok(Config { rng_seed: random_seed(), ..read_config(&root)? })
 }
 
@@ -223,19 +227,7 @@ fn read_config(root: &Fields<'_>) -> Result<Config, InvalidOption> {
     set(&mut dedupe.ttl_ms, root.ms("dedupeTtlMs", 0.0)?);
     config.dedupe = root.flag("enableDedupe")?.unwrap_or(true).then_some(dedupe);
 
-    let rule = root.choice("orderingRule", &["SEQUENCE", "EVENT_ID", "TIMESTAMP", "NONE"])?;
-    config.ordering.rule = match rule.as_deref() {
-        _ if root.flag("enableOrdering")? == Some(false) => OrderingRule::None,
-        Some("EVENT_ID") => OrderingRule::EventId,
-        Some("TIMESTAMP") => OrderingRule::Timestamp,
-        Some("NONE") => OrderingRule::None,
-        _ => OrderingRule::Sequence,
-    };
-    match root.choice("outOfOrderPolicy", &["DROP", "DROP_WITH_CALLBACK", "ACCEPT"])?.as_deref() {
-        Some("DROP") => config.ordering.policy = OutOfOrderPolicy::Drop,
-        Some("ACCEPT") => config.ordering.policy = OutOfOrderPolicy::Accept,
-        _ => {}
-    }
+    checks::ordering(root, &mut config)?;
     match root.choice("cannotResumeFallback", &["start_fresh", "close", "callback"])?.as_deref() {
         Some("close") => config.cannot_resume = CannotResumeFallback::Close,
         Some("callback") => config.cannot_resume = CannotResumeFallback::Callback,

@@ -3,8 +3,8 @@
 use js_sys::{Object, Reflect};
 use wasm_bindgen::JsValue;
 
-use super::{Fields, InvalidOption, TransportKind};
-use crate::client::WhenHidden;
+use super::{Fields, InvalidOption, TransportKind, set};
+use crate::client::{Config, OrderingRule, OutOfOrderPolicy, WhenHidden};
 
 /// Events that may wait for their `ack()`, unless `maxUnacked` says otherwise.
 const UNACKED_MAX: usize = 1_000;
@@ -19,6 +19,53 @@ pub(super) fn unfinished_max(root: &Fields<'_>) -> Result<usize, InvalidOption> 
             Err(root.invalid("maxUnacked", "a number only beside ack: 'manual'", &root.get("maxUnacked")))
         }
         _ => Ok(handlers),
+    }
+}
+
+/// By what events are ordered, and what happens to those that are out of order.
+pub(super) fn ordering(root: &Fields<'_>, config: &mut Config) -> Result<(), InvalidOption> {
+    let ordering = &mut config.ordering;
+    let rule = root.choice("orderingRule", &["SEQUENCE", "EVENT_ID", "TIMESTAMP", "NONE"])?;
+    ordering.rule = match rule.as_deref() {
+        _ if root.flag("enableOrdering")? == Some(false) => OrderingRule::None,
+        Some("EVENT_ID") => OrderingRule::EventId,
+        Some("TIMESTAMP") => OrderingRule::Timestamp,
+        Some("NONE") => OrderingRule::None,
+        _ => OrderingRule::Sequence,
+    };
+    let policies = ["DROP", "DROP_WITH_CALLBACK", "ACCEPT", "REORDER"];
+    ordering.policy = match root.choice("outOfOrderPolicy", &policies)?.as_deref() {
+        Some("DROP") => OutOfOrderPolicy::Drop,
+        Some("ACCEPT") => OutOfOrderPolicy::Accept,
+        Some("REORDER") => OutOfOrderPolicy::Reorder,
+        _ => OutOfOrderPolicy::DropWithCallback,
+    };
+    set(&mut ordering.held_events_max, root.count("reorderMaxEvents", 1.0)?);
+    set(&mut ordering.held_bytes_max, root.count("reorderMaxBytes", 1.0)?);
+    set(&mut ordering.gap_timeout_ms, root.ms("reorderWindowMs", 1.0)?);
+    if ordering.policy != OutOfOrderPolicy::Reorder {
+        return Ok(());
+    }
+    let refuse = |option: &str, why: &str| {
+        Err(root.invalid(option, &format!("another value than 'REORDER' {why}"), &"REORDER".into()))
+    };
+    if ordering.rule != OrderingRule::Sequence {
+        return refuse(
+            "outOfOrderPolicy",
+            "unless orderingRule is 'SEQUENCE': the other rules do not know whether an event is missing",
+        );
+    }
+    match config.dedupe {
+        None => refuse(
+            "outOfOrderPolicy",
+            "unless enableDedupe is true: what a fetched gap brings again could not be told from what is new",
+        ),
+        Some(dedupe) if dedupe.size_max < ordering.held_events_max => Err(root.invalid(
+            "reorderMaxEvents",
+            &format!("at most dedupeMaxSize ({}) with outOfOrderPolicy 'REORDER'", dedupe.size_max),
+            &(ordering.held_events_max as f64).into(),
+        )),
+        Some(_) => Ok(()),
     }
 }
 
