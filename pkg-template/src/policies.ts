@@ -273,8 +273,8 @@ export interface LateInfo {
 export interface OrderingGuardOptions {
   /** Default 'SEQUENCE'. */
   orderingRule?: OrderingRule;
-  /** Default 'DROP_WITH_CALLBACK'. */
-  outOfOrderPolicy?: OutOfOrderPolicy;
+  /** Default 'DROP_WITH_CALLBACK'. Not 'REORDER': holding events back needs a connector. */
+  outOfOrderPolicy?: Exclude<OutOfOrderPolicy, 'REORDER'>;
   onOutOfOrder?: (info: LateInfo) => void;
 }
 

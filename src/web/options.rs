@@ -197,6 +197,10 @@ pub(crate) fn read_policies(options: &JsValue) -> Result<Config, InvalidOption> 
         "orderingRule",
         "outOfOrderPolicy",
     ]])?;
+    if root.get("outOfOrderPolicy") == "REORDER" {
+        let takes = "'DROP', 'DROP_WITH_CALLBACK', 'ACCEPT': holding events back needs a connector";
+        return Err(root.invalid("outOfOrderPolicy", takes, &"REORDER".into()));
+    }
     Ok(Config { rng_seed: random_seed(), ..read_config(&root)? })
 }
 

@@ -7,6 +7,7 @@ import { inRepository } from '../support/paths.mjs';
 
 /** Connects, gets an event, ends the stream and lets go of it, many times; answers how many are still held. */
 const scenario = (end) => `
+  import { setMaxListeners } from 'node:events';
   import { createServer } from 'node:http';
   import { connectSSE } from './pkg/index.js';
 
@@ -18,9 +19,13 @@ const scenario = (end) => `
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const address = 'http://127.0.0.1:' + server.address().port;
   const made = [];
+  // Those of a whole page.
+  setMaxListeners(0);
+  const { signal } = new AbortController();
   const one = () => new Promise((resolve) => {
     const options = {
       autoReconnect: false,
+      signal,
       // A function that knows its connector.
       headers: () => ({ 'x-state': connector.state }),
       onEvent: () => { if (${JSON.stringify(end)} !== 'close') connector[${JSON.stringify(end)}](); },

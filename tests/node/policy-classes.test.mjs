@@ -166,6 +166,7 @@ test('OrderingGuard knows what is late, by rule and policy', () => { // K11
   const guard = new OrderingGuard({ onOutOfOrder: (info) => { late = info; } });
   assert.deepEqual([guard.check('{"sequence":7}'), guard.check({ sequence: 7 })], [true, false]);
   assert.deepEqual(late, { mark: 7, last: 7, dropped: true });
+  assert.throws(() => new OrderingGuard({ outOfOrderPolicy: 'REORDER' }), { code: 'invalid_option', option: 'outOfOrderPolicy' });
   assert.throws(() => new OrderingGuard({ orderingRule: 'BY_SIZE' }), { code: 'invalid_option', option: 'orderingRule' });
 });
 
