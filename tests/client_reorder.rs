@@ -193,9 +193,21 @@ fn a_server_that_numbers_anew_is_followed() {
     assert_eq!(scenario.delivered(), envelopes(&["a1", "a2"]));
     // With a hole that it will never close.
     scenario.bytes("id: n4\ndata: {\"sequence\":4,\"stream_id\":\"a\"}\n\n").end().until_request();
-    scenario.accept().bytes(anew.replace("id: n", "id: o"));
-    assert_eq!(scenario.delivered(), envelopes(&["a4", "a1", "a2"]));
+    let anew = anew.replace("id: n", "id: o");
+    scenario.accept().bytes(&anew).pass(500).until_request();
+    scenario.accept().bytes(&anew).pass(5_000);
+    assert_eq!(scenario.delivered(), envelopes(&["a1", "a2", "a4"]));
     assert_eq!(scenario.gaps(), [("3".to_owned(), "3".to_owned(), 1)]);
+    scenario.bytes(with_ids(&["a3"]));
+    assert_eq!(scenario.delivered(), envelopes(&["a3"]), "its own, not the one that was told missing");
+    // A replay that begins before this page's time is no new numbering.
+    let mut scenario = Scenario::opened(reorder());
+    scenario.bytes(with_ids(&["7", "8", "10"])).pass(500).until_request();
+    scenario.accept().bytes(with_ids(&["5", "6", "7", "8", "9", "10", "11"]));
+    assert_eq!(scenario.delivered(), envelopes(&["7", "8", "5", "6", "9", "10", "11"]));
+    scenario.end().until_request();
+    scenario.accept().bytes(with_ids(&["4", "5", "6", "7", "8", "9", "10", "11", "12"])).pass(500);
+    assert_eq!((scenario.delivered(), scenario.gaps()), (envelopes(&["4", "12"]), vec![]));
     // Without a cursor nothing is continued.
     let mut scenario = Scenario::opened(reorder());
     scenario.bytes(without_ids(&["5"])).end().until_request();

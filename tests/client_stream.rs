@@ -278,6 +278,18 @@ fn an_event_within_a_hole_that_does_not_fit_is_not_told_missing() {
 }
 
 #[test]
+fn a_gap_that_the_app_did_not_hear_of_is_told_again() {
+    let ordering = OrderingConfig { held_events_max: 0, ..OrderingConfig::default() };
+    let mut scenario = Scenario::opened(Config { ordering, ..exact() }).asynchronous();
+    let body = open_with("k-0", false, 15_000) + &event("k-1", "1") + &event("k-3", "3");
+    scenario.bytes(&body);
+    let started = scenario.token("1");
+    scenario.done("1").input(Input::Reconnect { started }).take_notices();
+    scenario.accept().bytes(open_with("k-1", false, 15_000) + &event("k-3", "3"));
+    assert_eq!(scenario.gaps(), [("k-2".to_owned(), "k-2".to_owned(), 1)]);
+}
+
+#[test]
 fn a_busy_app_is_not_taken_for_a_hole() {
     let mut scenario = Scenario::opened(exact()).asynchronous();
     scenario.bytes(open("k-0") + &event("k-1", "1") + &event("k-3", "3")).pass(60_000);

@@ -11,6 +11,8 @@ use crate::wire::Parser;
 
 /// Why a server closes a stream whose credentials are no longer valid.
 const AUTH_EXPIRED: &str = "auth_expired";
+/// How long a new connection may take to come as far as the last one before what is missing there is given up.
+const REPLAY_MS: u64 = 5_000;
 
 /// What went wrong, before it is known whether another attempt follows.
 pub(super) struct Failure {
@@ -70,7 +72,11 @@ impl Client {
         stats.reconnect_count = reconnect_count;
         self.timers.set(Timer::Stable, self.now_ms.saturating_add(self.config.stable_after_ms));
         self.watch();
-        self.watch_hole();
+        if self.intake.has_hole() {
+            // The window begins anew when this connection has come as far as the hole.
+            let window_ms = self.config.ordering.gap_timeout_ms.max(REPLAY_MS);
+            self.timers.set(Timer::Gap, self.now_ms.saturating_add(window_ms));
+        }
         self.notify(Notice::Open {
             reconnect_count,
             attempt: self.backoff.attempts(),
@@ -83,7 +89,11 @@ impl Client {
         self.intake.stats.bytes_received += bytes.len() as u64;
         self.intake.liveness.byte(self.now_ms);
         self.intake.begin(self.now_ms);
+        let was_carried = self.intake.scopes.is_carried();
         let parsed = parser.feed(bytes, &mut self.intake);
+        if was_carried && !self.intake.scopes.is_carried() {
+            self.timers.clear(Timer::Gap);
+        }
         self.deliver();
         self.watch();
         if let Some(ms) = self.intake.effects.server_retry_ms.take() {

@@ -1,6 +1,8 @@
 //! The way of one event from the parser to the batch: control events are read, repeats dropped, the order
 //! kept, and the ledger told.
 
+use std::collections::VecDeque;
+
 use super::batch::{Batch, Kind};
 use super::config::{CannotResumeFallback, Config, DedupeConfig, OrderingConfig};
 use super::dedupe::DedupeWindow;
@@ -41,6 +43,8 @@ pub(crate) struct Intake {
     pub(super) scopes: Scopes,
     /// Early events of servers that are not ours are held back.
     reorders: bool,
+    /// Gaps of our protocol that the app may not have heard of yet: the record's token, and the id that is missing first.
+    gaps: VecDeque<(u64, String)>,
     /// The present connection announced our protocol.
     pub(super) announced: bool,
     pub(super) replayable: bool,
@@ -65,6 +69,7 @@ impl Intake {
             guard: OrderingGuard::new(config.ordering),
             tracks: Tracks::new(config.ordering),
             scopes: Scopes::new(config.ordering),
+            gaps: VecDeque::new(),
             reorders: config.ordering.policy == OutOfOrderPolicy::Reorder
                 && config.ordering.rule == OrderingRule::Sequence
                 && config.dedupe.is_some(),
@@ -150,6 +155,8 @@ impl Intake {
         let last_missing = track.id(&Position { epoch, sequence: last });
         let count = last - first + 1;
         self.stats.events_missing = self.stats.events_missing.saturating_add(count);
+        while self.gaps.pop_front_if(|(token, _)| *token < self.ledger.first_token()).is_some() {}
+        self.gaps.push_back((self.ledger.next_token(), first_missing.clone()));
         self.notice(Notice::Gap { first_missing, last_missing, count, stream_id: None });
     }
 
@@ -164,6 +171,12 @@ impl Intake {
                 track.sequencer.forget(epoch, sequence);
             }
         });
+        // The app did not hear of them: each is to show again.
+        while let Some((_, id)) = self.gaps.pop_back_if(|(given, _)| *given > token) {
+            if let Some((track, epoch, first)) = tracks.locate(&id) {
+                track.sequencer.forget(epoch, first);
+            }
+        }
         if tracks.is_several() {
             tracks.restore(self.ledger.accepted());
         }
@@ -171,7 +184,7 @@ impl Intake {
             self.guard.reset();
         }
         if discarded > 0 || self.holds_the_last_of_it() {
-            self.drop_reordered();
+            self.drop_reordered(token);
         }
         self.announced = false;
     }
@@ -314,20 +327,21 @@ impl Intake {
     /// An event of a server whose ids mean nothing to us.
     fn opaque(&mut self, event: EventRef<'_>) {
         let id = event.own_id.then_some(event.last_event_id);
+        let reorders = self.reorders && !self.announced;
+        let number = if reorders { self.guard.number(event.data) } else { None };
         if let (Some(dedupe), Some(id)) = (&mut self.dedupe, id.filter(|id| !id.is_empty()))
             && dedupe.is_repeat(self.now_ms, id, event.name, event.data)
         {
             self.duplicate(id, event.name);
+            if let Some((stream, sequence)) = number {
+                self.repeated(stream, sequence);
+            }
             return;
         }
-        if self.reorders && !self.announced {
-            let number = self.guard.number(event.data);
-            if self.window_is_full(id) {
-                return;
-            }
+        if reorders {
             match number {
                 Some((stream, sequence)) => self.reordered(event, id, stream, sequence),
-                None => self.pass(event, id),
+                None => self.unnumbered(event, id),
             }
             return;
         }

@@ -115,6 +115,10 @@ impl Ledger {
         &self.processed
     }
 
+    pub(crate) fn first_token(&self) -> u64 {
+        self.first_token
+    }
+
     pub(crate) fn next_token(&self) -> u64 {
         self.first_token + self.entries.len() as u64
     }
@@ -254,7 +258,11 @@ impl Ledger {
 
     /// The cursor, and what is processed beyond it.
     pub(crate) fn record(&self) -> StoredRecord {
-        let finished = self.entries.iter().filter(|entry| entry.done && entry.bears != Bears::Nothing);
+        // A place has the id of an event that may still be at work.
+        let finished = self
+            .entries
+            .iter()
+            .filter(|entry| entry.done && entry.bears != Bears::Nothing && entry.what != What::Place);
         let finished = finished
             .map(|entry| self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut].to_owned());
         let done = self
@@ -425,7 +433,9 @@ mod tests {
         assert_eq!(ledger.take_record(), record("3", &["4"]), "what came last, and the rest of it");
         ledger.accept_beyond(Some("7"));
         ledger.close_hole("7");
-        ledger.finish(7, 8);
+        ledger.done(8);
+        assert_eq!(ledger.record(), record("3", &["4"]), "a place is no event");
+        ledger.done(7);
         assert_eq!(ledger.take_record(), record("7", &[]), "an earlier hole is far behind");
         ledger.accept(Some("6"));
         ledger.done(9);

@@ -4,8 +4,13 @@
 //! others' events pass, and the cursor stays before the hole: nothing that is held back counts as processed, and a
 //! new connection brings the missing events again.
 //!
+//! A hole shows with the next event of its own scope. Until then another scope's event may have moved the cursor past it;
+//! then a new connection does not bring what is missing, and the app is told.
+//!
 //! A connection that resumes goes on with the numbers of the one before. Where the first number of a scope on it is
 //! one that another event had, the server numbers anew, and so does the scope.
+
+use std::collections::VecDeque;
 
 use super::batch::Kind;
 use super::config::OrderingConfig;
@@ -22,18 +27,23 @@ const TOLD_MAX: usize = 8;
 #[derive(Debug, PartialEq, Eq)]
 enum Spot {
     Next,
+    /// It has no place in the present order, and passes.
+    Astray,
     /// Not behind this number.
     Late(u64),
     Early,
-    /// What is held must be let go first: the numbers begin anew, or there are too many scopes.
+    /// There are too many scopes, and what the oldest holds must be let go first.
     Crowded,
 }
 
 #[derive(Debug)]
 struct Scope {
+    key: u32,
     sequencer: Sequencer,
-    /// Something of it came on this connection.
+    /// Something of it came on this connection that goes on with its numbers.
     seen: bool,
+    /// The last number that did not, while something was held.
+    astray: Option<u64>,
     /// First and last number of holes that the app was told of: these stay missing.
     told: Vec<(u64, u64)>,
 }
@@ -49,17 +59,33 @@ pub(super) struct Scopes {
     passed: usize,
     /// The last id that came since then.
     place: Option<String>,
+    /// What is held is of an earlier connection, and this one has not come as far yet.
+    carried: bool,
+    /// Unfinished records, by token, with their scope and number; a gap has its first. What is given back comes again.
+    delivered: VecDeque<(u64, u32, u64)>,
+    next_key: u32,
 }
 
 impl Scopes {
     pub(super) fn new(config: OrderingConfig) -> Self {
-        Self { config, scopes: Vec::new(), held_events: 0, held_bytes: 0, passed: 0, place: None }
+        Self {
+            config,
+            scopes: Vec::new(),
+            held_events: 0,
+            held_bytes: 0,
+            passed: 0,
+            place: None,
+            carried: false,
+            delivered: VecDeque::new(),
+            next_key: 0,
+        }
     }
 
     /// A connection opened. One that does not go on where the last one ended has numbers of its own.
     pub(super) fn opened(&mut self, resumes: bool) {
         if resumes {
             self.scopes.iter_mut().for_each(|scope| scope.seen = false);
+            self.carried = self.holds();
         } else {
             *self = Self::new(self.config);
         }
@@ -67,6 +93,10 @@ impl Scopes {
 
     pub(super) fn holds(&self) -> bool {
         self.held_events > 0
+    }
+
+    pub(super) fn is_carried(&self) -> bool {
+        self.carried
     }
 
     fn held(&self) -> impl Iterator<Item = &HeldEvent> {
@@ -98,10 +128,23 @@ impl Scopes {
                 self.scopes.remove(0);
             }
             let sequencer = begin_at(self.config, stream, number);
-            self.scopes.push(Scope { sequencer, seen: true, told: Vec::new() });
+            self.scopes.push(Scope {
+                key: self.next_key,
+                sequencer,
+                seen: true,
+                astray: None,
+                told: Vec::new(),
+            });
+            self.next_key = self.next_key.wrapping_add(1);
             return Spot::Next;
         };
         let scope = &mut self.scopes[at];
+        self.carried &= scope.sequencer.has_accepted(stream, number);
+        if let Some(last) = scope.astray
+            && !scope.sequencer.has_held()
+        {
+            scope.begin_anew(self.config, last);
+        }
         let place = scope.sequencer.place(stream, number);
         if place == Place::Repeat {
             let is_told = scope.told.iter().any(|(first, last)| (*first..=*last).contains(&number));
@@ -110,13 +153,29 @@ impl Scopes {
                 return Spot::Late(scope.sequencer.last().max(number));
             }
             if scope.sequencer.has_held() {
-                return Spot::Crowded;
+                // New numbers, or a replay that begins before this page's time? The held events will tell.
+                scope.astray = Some(number);
+                return Spot::Astray;
             }
-            scope.told.clear();
-            scope.sequencer = begin_at(self.config, stream, number);
+            scope.begin_anew(self.config, number);
         }
-        scope.seen = true;
-        if place == Place::Early { Spot::Early } else { Spot::Next }
+        (scope.seen, scope.astray) = (true, None);
+        if place == Place::Early {
+            return Spot::Early;
+        }
+        Spot::Next
+    }
+
+    /// An event that was delivered, or is held, came again: the numbers go on.
+    fn repeated(&mut self, stream: &str, number: u64) {
+        if let Some(at) = self.find(stream) {
+            let scope = &mut self.scopes[at];
+            self.carried &= scope.sequencer.has_accepted(stream, number);
+            if scope.astray.is_none_or(|last| last < number) {
+                (scope.seen, scope.astray) = (true, None);
+                scope.sequencer.place(stream, number);
+            }
+        }
     }
 
     /// Keeps an early event. False where it does not fit.
@@ -131,18 +190,30 @@ impl Scopes {
         held
     }
 
-    fn release(&mut self) -> Option<HeldEvent> {
+    /// The next held event whose turn has come, with its scope's key and its number.
+    fn release(&mut self) -> Option<(HeldEvent, u32, u64)> {
         if !self.holds() {
             return None;
         }
-        let event = self.scopes.iter_mut().find_map(|scope| scope.sequencer.release())?;
+        let released = self.scopes.iter_mut().find_map(|scope| {
+            let event = scope.sequencer.release()?;
+            Some((event, scope.key, scope.sequencer.last()))
+        })?;
         self.held_events -= 1;
-        self.held_bytes -= event.bytes();
-        Some(event)
+        self.held_bytes -= released.0.bytes();
+        Some(released)
     }
 
-    fn drop_held(&mut self) {
+    /// The records behind `token` come again, and so does what is held.
+    fn give_back(&mut self, token: u64) {
         self.scopes.iter_mut().for_each(|scope| scope.sequencer.drop_held());
+        while let Some((_, key, number)) = self.delivered.pop_back_if(|(given, ..)| *given > token) {
+            if let Some(scope) = self.scopes.iter_mut().find(|scope| scope.key == key) {
+                let stream = scope.sequencer.epoch().to_owned();
+                scope.sequencer.forget(&stream, number);
+                scope.told.retain(|(first, _)| *first < number);
+            }
+        }
         (self.held_events, self.held_bytes, self.passed, self.place) = (0, 0, 0, None);
     }
 
@@ -181,22 +252,51 @@ impl Scopes {
     }
 }
 
+impl Scope {
+    fn begin_anew(&mut self, config: OrderingConfig, number: u64) {
+        self.sequencer = begin_at(config, self.sequencer.epoch(), number);
+        self.told.clear();
+        (self.seen, self.astray) = (true, None);
+    }
+}
+
 /// Everything up to `number` is accepted.
 fn begin_at(config: OrderingConfig, stream: &str, number: u64) -> Sequencer {
     Sequencer::new(config, Position { epoch: stream.to_owned(), sequence: number })
 }
 
 impl Intake {
+    /// An event came again, and is dropped.
+    pub(super) fn repeated(&mut self, stream: &str, sequence: u64) {
+        self.scopes.repeated(stream, sequence.saturating_add(1));
+        self.release_reordered();
+    }
+
     /// An event that has a number in its stream.
     pub(super) fn reordered(&mut self, event: EventRef<'_>, id: Option<&str>, stream: &str, sequence: u64) {
         // A sequencer's numbers begin at 1, a server's at 0.
         let number = sequence.saturating_add(1);
+        let is_missing = self
+            .scopes
+            .find(stream)
+            .is_some_and(|at| self.scopes.scopes[at].sequencer.misses(stream, number));
+        if !is_missing && self.window_is_full(id) {
+            return;
+        }
         // Ends: each turn deals with the event or gives up one of the finitely many holes.
         loop {
             match self.scopes.place(stream, number) {
                 Spot::Next => {
-                    self.pass(event, id);
+                    if let Some(at) = self.scopes.find(stream) {
+                        self.note(self.scopes.scopes[at].key, number);
+                    }
+                    self.pass(event, id, !is_missing);
                     self.release_reordered();
+                    return;
+                }
+                Spot::Astray => {
+                    // What is missing may be right behind it.
+                    self.pass(event, id, false);
                     return;
                 }
                 Spot::Late(last) => {
@@ -227,18 +327,25 @@ impl Intake {
         }
     }
 
-    /// An event whose turn it is, or that has no number.
-    pub(super) fn pass(&mut self, event: EventRef<'_>, id: Option<&str>) {
+    /// An event that has no number.
+    pub(super) fn unnumbered(&mut self, event: EventRef<'_>, id: Option<&str>) {
+        if !self.window_is_full(id) {
+            self.pass(event, id, true);
+        }
+    }
+
+    /// An event is delivered; where something is held it passes by, and may use up the window.
+    fn pass(&mut self, event: EventRef<'_>, id: Option<&str>, counts: bool) {
         let beyond = self.scopes.holds();
         if beyond {
             self.scopes.came(id);
-            self.scopes.passed += 1;
+            self.scopes.passed += usize::from(counts);
         }
         self.deliver(event.name, event.data, id, beyond);
     }
 
     /// So much came since the cursor stopped that the holes are dealt with now. True where this event is to come again.
-    pub(super) fn window_is_full(&mut self, id: Option<&str>) -> bool {
+    fn window_is_full(&mut self, id: Option<&str>) -> bool {
         while self.scopes.holds()
             && self.scopes.held_events + self.scopes.passed > self.ordering.held_events_max
         {
@@ -276,10 +383,10 @@ impl Intake {
 
     /// The app asked for an end, or a new connection. Where events were given back, what is held came after them and
     /// comes again with them.
-    pub(super) fn drop_reordered(&mut self) {
+    pub(super) fn drop_reordered(&mut self, token: u64) {
         let Self { scopes, dedupe: Some(dedupe), .. } = self else { return };
         scopes.held().filter_map(|event| event.id.as_deref()).for_each(|id| dedupe.forget(id));
-        scopes.drop_held();
+        scopes.give_back(token);
     }
 
     /// Whether a new connection brings again what is missing, and all that is held.
@@ -310,6 +417,7 @@ impl Intake {
 
     fn give_up_at(&mut self, at: usize, before: Option<(&str, u64)>) {
         let Some(missing) = self.scopes.give_up(at, before) else { return };
+        self.note(self.scopes.scopes[at].key, missing.first);
         let count = missing.last - missing.first + 1;
         self.stats.events_missing = self.stats.events_missing.saturating_add(count);
         self.notice(Notice::Gap {
@@ -321,8 +429,17 @@ impl Intake {
         self.release_reordered();
     }
 
+    /// The next record is of this number.
+    fn note(&mut self, key: u32, number: u64) {
+        let first = self.ledger.first_token();
+        let delivered = &mut self.scopes.delivered;
+        while delivered.pop_front_if(|(token, ..)| *token < first).is_some() {}
+        delivered.push_back((self.ledger.next_token(), key, number));
+    }
+
     fn release_reordered(&mut self) {
-        while let Some(event) = self.scopes.release() {
+        while let Some((event, key, number)) = self.scopes.release() {
+            self.note(key, number);
             self.deliver(&event.name, &event.data, event.id.as_deref(), true);
         }
         if self.scopes.holds() {

@@ -204,6 +204,11 @@ impl Sequencer {
         self.held.values()
     }
 
+    /// Whether this event is missing before what is held.
+    pub(crate) fn misses(&self, epoch: &str, sequence: u64) -> bool {
+        self.has_held() && self.held_epoch == epoch && self.next_of(epoch) == sequence
+    }
+
     /// Whether the hole before what is held was asked for again already.
     pub(crate) fn is_refetched(&self) -> bool {
         self.refetched.as_ref().is_some_and(|hole| {

@@ -36,6 +36,8 @@ pub(crate) struct Checker {
     /// Requests that something outside the client gave reason for.
     prompts: VecDeque<u64>,
     pub(crate) deliveries: u64,
+    /// The connection broke without a sign, or the clock says that its time is over: what it should bring does not come.
+    pub(crate) line_is_dead: bool,
 }
 
 /// What concerns one page only.
@@ -53,9 +55,15 @@ struct Page {
     /// The server did not know the cursor's epoch, and may have begun with what was seen on an earlier page.
     rewound: bool,
     overlaps: bool,
+    /// No request reaches the server with its cursor.
+    stripped: bool,
     /// The app forgot the cursor on this page.
     forgot: bool,
     has_cursor: bool,
+    /// Events from this one on come as they are published.
+    live_from: usize,
+    /// The first event begun.
+    first_started: Option<usize>,
 }
 
 impl Checker {
@@ -66,12 +74,18 @@ impl Checker {
     pub(crate) fn page_begins(&mut self, plan: &Plan) {
         self.page = Page::default();
         // A replay that begins too early cannot be told from new events by a page that has not seen them.
+        self.page.stripped = plan.strips_cursor;
         self.page.overlaps = matches!(plan.protocol, Protocol::Foreign { overlap: 1.., .. });
     }
 
     pub(crate) fn restored(&mut self, record: Option<&StoredRecord>) {
         self.page.restored = record.cloned().unwrap_or_default();
         self.page.has_cursor |= !self.page.restored.cursor.is_empty();
+    }
+
+    /// The server answers with a stream, and a replay up to here.
+    pub(crate) fn greeted(&mut self, server: &Server) {
+        self.page.live_from = server.head();
     }
 
     /// Something outside gives reason for another request.
@@ -82,6 +96,7 @@ impl Checker {
     /// The server is asked for what comes from now on: nobody promised what was published before.
     pub(crate) fn fresh_start(&mut self, server: &Server) {
         self.baseline = server.head();
+        self.page.first_started = None;
     }
 
     pub(crate) fn request(&mut self, now: u64, cursor: &str, online: bool) {
@@ -112,17 +127,26 @@ impl Checker {
         server: &Server,
     ) {
         self.deliveries += 1;
-        self.page.has_cursor |= !self.forgotten.contains(&index);
-        if index >= server.head() || data != Server::data(index) || name != Server::name(index) {
+        // What the client held back when the cursor was forgotten does not bring it back.
+        let held = self.page.forgot && server.is_envelopes();
+        self.page.has_cursor |= !self.forgotten.contains(&index) && !held;
+        if index >= server.head() || data != server.data(index) || name != Server::name(index) {
             self.fail(format!("event {index} was not published like this: {name:?} {id:?} {data:?}"));
             return;
         }
         if id != Some(&server.id(index)) {
             self.fail(format!("event {index} came with id {id:?}"));
         }
+        if self.page.first_started.is_none() && server.is_envelopes() {
+            // What is missing before the first number that a page sees does not show; the replay has the rest.
+            let unseen = (self.settled..index)
+                .filter(|index| server.fates[*index] == Fate::Vanished || *index >= self.page.live_from);
+            self.forgotten.extend(unseen);
+        }
+        self.page.first_started.get_or_insert(index);
         let comes_again = self.page.given_back.remove(&index);
         // After clearCursor() a server may begin with what was seen before it.
-        let is_new = self.page.forgot && (self.page.rewound || self.page.overlaps);
+        let is_new = self.page.forgot && (self.page.rewound || self.page.overlaps || server.is_envelopes());
         if !self.page.started.insert(index) && !comes_again && !is_new {
             self.fail(format!("event {index} came twice within one connector"));
         }
@@ -175,11 +199,43 @@ impl Checker {
         self.forgotten.extend(in_hand);
     }
 
+    fn missing(&mut self, index: usize, server: &Server) {
+        // Without a cursor a hole cannot be fetched.
+        if server.fates.get(index) == Some(&Fate::Stored)
+            && !self.page.forgot
+            && !self.page.stripped
+            && !self.line_is_dead
+        {
+            self.fail(format!("event {index} is reported missing, but the server has it"));
+        }
+        if self.page.started.contains(&index) && !self.page.given_back.contains(&index) {
+            self.fail(format!("event {index} is reported missing, but it was delivered"));
+        }
+        self.told.insert(index);
+        self.page.told.insert(index);
+    }
+
     pub(crate) fn told(&mut self, notice: &Notice, server: &Server) {
         match notice {
+            Notice::OutOfOrder { event_id: Some(id), dropped: true, .. } => {
+                let Some(index) = server.covered(id).and_then(|covered| covered.checked_sub(1)) else {
+                    self.fail(format!("an event that never was is late: {notice:?}"));
+                    return;
+                };
+                // Where the order of a stream begins a page learns from the first event that it sees.
+                let is_first = self.page.first_started.is_none_or(|first| index < first);
+                if !is_first && !self.page.told.contains(&index) && !self.page.started.contains(&index) {
+                    self.fail(format!("event {index} is dropped as late, and was never had: {notice:?}"));
+                }
+                self.told.insert(index);
+            }
             Notice::Gap { first_missing, last_missing, count, .. } => {
-                let (Some(first), Some(end)) = (server.covered(first_missing), server.covered(last_missing))
-                else {
+                // Numbers of envelopes begin at 0, and are those of the events.
+                let end = |missing: &str| match server.is_envelopes() {
+                    true => missing.parse().ok().map(|number: usize| number + 1),
+                    false => server.covered(missing),
+                };
+                let (Some(first), Some(end)) = (end(first_missing), end(last_missing)) else {
                     self.fail(format!("a gap of ids that never were: {notice:?}"));
                     return;
                 };
@@ -187,15 +243,7 @@ impl Checker {
                     self.fail(format!("a gap with a wrong count: {notice:?}"));
                 }
                 for index in first - 1..end {
-                    // Without a cursor a hole cannot be fetched.
-                    if server.fates.get(index) == Some(&Fate::Stored) && !self.page.forgot {
-                        self.fail(format!("event {index} is reported missing, but the server has it"));
-                    }
-                    if self.page.started.contains(&index) {
-                        self.fail(format!("event {index} is reported missing, but it was delivered"));
-                    }
-                    self.told.insert(index);
-                    self.page.told.insert(index);
+                    self.missing(index, server);
                 }
             }
             Notice::CannotResume { requested_id, oldest_available, newest_available, missing, .. } => {
@@ -229,6 +277,7 @@ impl Checker {
 
     pub(crate) fn clock_jumped(&mut self, now: u64) {
         self.lenient_until = now + 2_000;
+        self.line_is_dead = true;
     }
 
     /// A record was written.
@@ -299,7 +348,7 @@ impl Checker {
 
     /// Whether everything that can be had was delivered.
     pub(crate) fn has_reached_head(&self, server: &Server) -> bool {
-        (self.settled..server.head()).all(|index| {
+        (self.settled..self.end(server)).all(|index| {
             index < self.baseline
                 || server.fates[index] == Fate::Lost
                 || self.done.contains(&index)
@@ -308,7 +357,13 @@ impl Checker {
         })
     }
 
+    /// Where the server does not hear the cursor, what is lost shows only with the next event: there the stored cursor
+    /// alone must not pass it.
+    fn end(&self, server: &Server) -> usize {
+        if self.page.stripped { self.settled } else { server.head() }
+    }
+
     pub(crate) fn run_ends(&mut self, server: &Server) {
-        self.settle(server.head(), server, "at the end the app still lacks");
+        self.settle(self.end(server), server, "at the end the app still lacks");
     }
 }

@@ -10,6 +10,7 @@ mod rng;
 mod server;
 mod world;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -23,32 +24,40 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Prints what is left of a run, and fails.
 fn report(seed: u64, tail: usize) -> ! {
-    let outcome = world::run(seed, true);
-    let from = outcome.trace.len().saturating_sub(tail);
+    let trace = world::Trace::default();
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| world::run(seed, Some(&trace))));
+    let trace = trace.borrow();
+    let from = trace.len().saturating_sub(tail);
     // The plan comes first in a trace; it belongs to every report.
     if from > 0 {
-        println!("{}\n...", outcome.trace[0]);
+        println!("{}\n...", trace[0]);
     }
-    for line in &outcome.trace[from..] {
+    for line in &trace[from..] {
         println!("{line}");
     }
-    panic!("seed {seed}: {}; `cargo xtask sim --seed {seed}` replays it", outcome.broken.unwrap_or_default());
+    let broken = outcome.map_or_else(|_| Some("it panics".to_owned()), |outcome| outcome.broken);
+    panic!("seed {seed}: {}; `cargo xtask sim --seed {seed}` replays it", broken.unwrap_or_default());
+}
+
+fn trace_of(seed: u64) -> Vec<String> {
+    let trace = world::Trace::default();
+    world::run(seed, Some(&trace));
+    trace.take()
 }
 
 /// A panic within the machine belongs to its seed, too.
 fn run(seed: u64) -> Result<world::Outcome, u64> {
-    let outcome = std::panic::catch_unwind(|| world::run(seed, false)).map_err(|_| seed)?;
+    let outcome = std::panic::catch_unwind(|| world::run(seed, None)).map_err(|_| seed)?;
     if outcome.broken.is_some() { Err(seed) } else { Ok(outcome) }
 }
 
 #[test]
 fn every_seed_keeps_the_promise() {
     if let Some(seed) = number("HOLDFAST_SIM_SEED") {
-        let outcome = world::run(seed, true);
-        if outcome.broken.is_some() {
+        if run(seed).is_err() {
             report(seed, usize::MAX);
         }
-        outcome.trace.iter().for_each(|line| println!("{line}"));
+        trace_of(seed).iter().for_each(|line| println!("{line}"));
         return;
     }
     let first = number("HOLDFAST_SIM_FIRST").unwrap_or(0);
@@ -96,6 +105,6 @@ fn every_seed_keeps_the_promise() {
 #[test]
 fn a_seed_replays() {
     for seed in 0..20 {
-        assert_eq!(world::run(seed, true).trace, world::run(seed, true).trace, "seed {seed}");
+        assert_eq!(trace_of(seed), trace_of(seed), "seed {seed}");
     }
 }

@@ -1,7 +1,8 @@
 //! What one run is like: drawn from its seed before it starts, so that a trace can begin with it.
 
 use holdfast_sse::client::{
-    CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingConfig, RetryPolicy,
+    CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingConfig, OutOfOrderPolicy,
+    RetryPolicy,
 };
 
 use super::rng::Rng;
@@ -11,8 +12,9 @@ use super::rng::Rng;
 pub(crate) enum Protocol {
     /// Ours: `control.open`, positions, `cannot_resume`.
     Ours,
-    /// Opaque ids, no control events; a replay begins up to `overlap` events too early. Its ids may look like ours.
-    Foreign { overlap: u64, looks_like_ours: bool },
+    /// Opaque ids, no control events; a replay begins up to `overlap` events too early. Its ids may look like ours, and
+    /// its events may be envelopes with numbers, which the client puts in order.
+    Foreign { overlap: u64, looks_like_ours: bool, numbered: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -40,9 +42,11 @@ pub(crate) struct Plan {
     pub(crate) latency_ms: u64,
     /// Connections that are cut after some bytes, in percent.
     pub(crate) cut_pct: u64,
-    /// Events that are repeated, swapped or left out on the wire, in percent (our protocol).
+    /// A proxy strips the cursor from each request (our protocol: elsewhere nobody could know what is lost).
+    pub(crate) strips_cursor: bool,
+    /// Events that are repeated, swapped or left out on the wire, in percent (where events are numbered).
     pub(crate) bend_pct: u64,
-    /// Events that the log loses in the middle, in percent (our protocol).
+    /// Events that the log loses in the middle, in percent (where events are numbered).
     pub(crate) vanish_pct: u64,
     pub(crate) faults: u64,
     pub(crate) fault_ms: u64,
@@ -54,8 +58,13 @@ impl Plan {
         let protocol = if ours {
             Protocol::Ours
         } else {
-            Protocol::Foreign { overlap: rng.pick(&[0, 0, 1, 5, 20]), looks_like_ours: rng.chance(50) }
+            let numbered = rng.chance(60);
+            // Numbers from before a page's time cannot be told from a new numbering.
+            let overlap = if numbered { 0 } else { rng.pick(&[0, 0, 1, 5, 20]) };
+            Protocol::Foreign { overlap, looks_like_ours: rng.chance(50), numbered }
         };
+        let numbered = matches!(protocol, Protocol::Foreign { numbered: true, .. });
+        let concurrency = rng.pick(&[0, 0, 0, 1, 1, 2, 4]);
         let max_delay_ms = rng.pick(&[2_000, 5_000, 10_000]);
         let config = Config {
             retry: RetryPolicy {
@@ -70,6 +79,7 @@ impl Plan {
             ordering: OrderingConfig {
                 held_events_max: rng.pick(&[1, 4, 256]),
                 held_bytes_max: rng.pick(&[100, 1 << 20]),
+                policy: if numbered { OutOfOrderPolicy::Reorder } else { OutOfOrderPolicy::DropWithCallback },
                 ..OrderingConfig::default()
             },
             cannot_resume: if rng.chance(10) {
@@ -80,31 +90,39 @@ impl Plan {
             // A chunk may bring more events than the default remembers.
             dedupe: Some(DedupeConfig { size_max: 100_000, ttl_ms: 0 }),
             names_max: 2,
+            unfinished_max: rng.pick(&[1, 1, concurrency.max(1), 8]),
             can_refresh_credentials: rng.chance(50),
             report_duplicates: rng.chance(50),
             rng_seed: rng.next(),
             ..Config::default()
         };
+        let strips_cursor = ours && rng.chance(5);
         Self {
             protocol,
             config,
-            concurrency: rng.pick(&[0, 0, 0, 1, 1, 2, 4]),
+            concurrency,
             failing_pct: rng.pick(&[0, 0, 10]),
             slow_pct: rng.pick(&[0, 3, 10]),
             store_ms: rng.pick(&[0, 0, 0, 20, 400]),
             store_fails_pct: rng.pick(&[0, 0, 0, 0, 20]),
             heartbeat_ms: if ours || rng.chance(50) { rng.pick(&[1_000, 3_000]) } else { 0 },
             heartbeat_ids: rng.chance(20),
-            retention: rng.pick(&[5, 20, 100_000, 100_000]),
+            retention: if strips_cursor { 100_000 } else { rng.pick(&[5, 20, 100_000, 100_000]) },
             server_retry_ms: rng.pick(&[None, Some(0), Some(50), Some(700), Some(u64::MAX)]),
             publish_ms: rng.pick(&[50, 300, 1_000]),
             latency_ms: rng.pick(&[1, 20, 300]),
+            strips_cursor,
             cut_pct: rng.pick(&[0, 20, 60]),
             bend_pct: rng.pick(&[0, 0, 3, 15]),
             vanish_pct: rng.pick(&[0, 0, 0, 3]),
             faults: rng.between(0, 16),
             fault_ms: rng.between(5_000, 40_000),
         }
+    }
+
+    /// Whether what is missing shows.
+    pub(crate) fn is_numbered(&self) -> bool {
+        matches!(self.protocol, Protocol::Ours | Protocol::Foreign { numbered: true, .. })
     }
 
     pub(crate) fn is_ours(&self) -> bool {

@@ -69,6 +69,11 @@ impl Server {
         server
     }
 
+    /// Whether its events are numbered envelopes.
+    pub(crate) fn is_envelopes(&self) -> bool {
+        matches!(self.protocol, Protocol::Foreign { numbered: true, .. })
+    }
+
     pub(crate) fn head(&self) -> usize {
         self.fates.len()
     }
@@ -138,7 +143,11 @@ impl Server {
         ["message", "tick", "order.created", "note"][index % 4]
     }
 
-    pub(crate) fn data(index: usize) -> String {
+    pub(crate) fn data(&self, index: usize) -> String {
+        if self.is_envelopes() {
+            let text = "é".repeat(index % 40);
+            return format!(r#"{{"sequence":{index},"stream_id":"s","payload":"{index} {text}"}}"#);
+        }
         let size = if index.is_multiple_of(13) { 300 } else { index % 40 };
         let line_end = if index.is_multiple_of(7) { "\n" } else { " " };
         format!("{index}{line_end}{}", "é".repeat(size))
@@ -146,7 +155,8 @@ impl Server {
 
     /// The index of the event that `data` is of.
     pub(crate) fn index_of(data: &str) -> Option<usize> {
-        data.split([' ', '\n']).next()?.parse().ok()
+        let text = data.split_once(r#""payload":""#).map_or(data, |(_, text)| text);
+        text.split([' ', '\n']).next()?.parse().ok()
     }
 
     /// How many events a cursor covers; `None` where it is no id of this server, past or present.
@@ -167,7 +177,7 @@ impl Server {
 
     pub(crate) fn event(&self, index: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode::event(&mut bytes, Some(Self::name(index)), Some(&self.id(index)), &Self::data(index))
+        encode::event(&mut bytes, Some(Self::name(index)), Some(&self.id(index)), &self.data(index))
             .expect("a valid event");
         if index.is_multiple_of(5) {
             bytes = String::from_utf8(bytes).expect("text").replace('\n', "\r\n").into_bytes();

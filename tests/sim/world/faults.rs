@@ -20,6 +20,7 @@ impl World {
                         connection.broken = true;
                         connection.next = None;
                     }
+                    self.check.line_is_dead = true;
                 }
             }
             3 | 4 => self.crash(),
@@ -97,7 +98,9 @@ impl World {
             return;
         }
         self.server.up = false;
-        match self.rng.below(if self.plan.is_ours() { 6 } else { 1 }) {
+        // What a log loses shows by the cursor alone.
+        let loses = self.plan.is_ours() && !self.plan.strips_cursor;
+        match self.rng.below(if loses { 6 } else { 1 }) {
             0..=2 => trace!(self, "FAULT: the server crashes, its log stays"),
             3 | 4 => {
                 let count = self.rng.below(6);

@@ -7,8 +7,10 @@ mod network;
 mod schedule;
 mod service;
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::rc::Rc;
 
 use holdfast_sse::client::{State, StoredRecord};
 
@@ -41,13 +43,15 @@ pub(crate) struct World {
     dead: bool,
     /// A handler asked for a stop or a new connection.
     command_due: bool,
-    trace: Option<Vec<String>>,
+    trace: Option<Trace>,
 }
+
+/// What happened, line by line; it outlives a panic.
+pub(crate) type Trace = Rc<RefCell<Vec<String>>>;
 
 /// How a run went.
 pub(crate) struct Outcome {
     pub(crate) broken: Option<String>,
-    pub(crate) trace: Vec<String>,
     pub(crate) deliveries: u64,
     pub(crate) pages: u64,
 }
@@ -55,16 +59,19 @@ pub(crate) struct Outcome {
 macro_rules! trace {
     ($world:expr, $($format:tt)*) => {
         if let Some(trace) = &mut $world.trace {
-            trace.push(format!("{:>7} {}", $world.now, format_args!($($format)*)));
+            trace.borrow_mut().push(format!("{:>7} {}", $world.now, format_args!($($format)*)));
         }
     };
 }
 use trace;
 
 /// Runs one seed.
-pub(crate) fn run(seed: u64, traced: bool) -> Outcome {
+pub(crate) fn run(seed: u64, trace: Option<&Trace>) -> Outcome {
     let mut rng = Rng::new(seed);
     let plan = Plan::draw(&mut rng);
+    if let Some(trace) = trace {
+        trace.borrow_mut().push(format!("{plan:#?}"));
+    }
     let mut world = World {
         now: 0,
         order: 0,
@@ -81,17 +88,12 @@ pub(crate) fn run(seed: u64, traced: bool) -> Outcome {
         kill_in: None,
         dead: false,
         command_due: false,
-        trace: traced.then(|| vec![format!("{plan:#?}")]),
+        trace: trace.cloned(),
         rng,
         plan,
     };
     world.play();
-    Outcome {
-        broken: world.check.broken,
-        trace: world.trace.unwrap_or_default(),
-        deliveries: world.check.deliveries,
-        pages: world.page.number + 1,
-    }
+    Outcome { broken: world.check.broken, deliveries: world.check.deliveries, pages: world.page.number + 1 }
 }
 
 impl World {

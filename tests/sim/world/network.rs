@@ -43,6 +43,7 @@ impl World {
 
     pub(super) fn request(&mut self, request: Request) {
         trace!(self, "client: request {} from {:?}", request.id.0, request.last_event_id);
+        self.check.line_is_dead = false;
         self.check.request(self.now, &request.last_event_id, self.online);
         let breaks = !self.calm && self.rng.chance(self.plan.cut_pct);
         let breaks_after = breaks.then(|| {
@@ -106,6 +107,7 @@ impl World {
 
     fn break_connection(&mut self, connection: usize) {
         let silently = self.connections[connection].breaks_silently;
+        self.check.line_is_dead |= silently && self.current() == Some(connection);
         self.connections[connection].broken = true;
         self.connections[connection].next = None;
         if !silently {

@@ -45,12 +45,14 @@ impl World {
                 if cursor.is_empty() {
                     self.check.fresh_start(&self.server);
                 }
-                let greeting = self.server.greet(&cursor);
+                let seen = if self.plan.strips_cursor { "" } else { cursor.as_str() };
+                let greeting = self.server.greet(seen);
                 self.send(connection, greeting.bytes);
                 if mood == Mood::OpensAndCloses {
                     self.arrive(connection, Arrival::End);
                     return;
                 }
+                self.check.greeted(&self.server);
                 let mut replay = Vec::new();
                 for index in greeting.next..self.server.head() {
                     if self.server.fates[index] == Fate::Stored {
@@ -64,7 +66,7 @@ impl World {
     }
 
     pub(super) fn publish(&mut self) {
-        let vanished = self.plan.is_ours() && !self.calm && self.rng.chance(self.plan.vanish_pct);
+        let vanished = self.plan.is_numbered() && !self.calm && self.rng.chance(self.plan.vanish_pct);
         if self.server.up {
             let index = self.server.publish(vanished);
             trace!(self, "published {index} as {}", self.server.id(index));
@@ -85,7 +87,7 @@ impl World {
 
     fn send_live(&mut self, connection: usize, index: usize) {
         let bytes = self.server.event(index);
-        if !self.plan.is_ours() || self.calm || !self.rng.chance(self.plan.bend_pct) {
+        if !self.plan.is_numbered() || self.calm || !self.rng.chance(self.plan.bend_pct) {
             self.send(connection, bytes);
             return;
         }
