@@ -13,13 +13,18 @@ import { startServer } from '../support/server.mjs';
 
 const STREAMS = 12;
 
-const page = `<!doctype html><title>streams</title><script type="module">
+// Scripts of their own files: the site's policy allows no others.
+const page = '<!doctype html><title>streams</title><script type="module" src="/page.js"></script>';
+const script = `
   import { connectSSE } from '/pkg/index.js';
   window.got = {};
+  window.open = 0;
   for (let n = 0; n < ${STREAMS}; n += 1) {
-    connectSSE('/stream/c' + n + '?from=start', { onEvent: (event) => { window.got[n] = event.data; } });
-  }
-</script>`;
+    connectSSE('/stream/c' + n + '?from=start', {
+      onOpen: () => { window.open += 1; },
+      onEvent: (event) => { window.got[n] = event.data; },
+    });
+  }`;
 
 test(`${STREAMS} streams of one page are open at once over HTTP/2, compressed`, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-http2-'));
@@ -30,6 +35,7 @@ test(`${STREAMS} streams of one page are open at once over HTTP/2, compressed`, 
   const site = join(folder, 'site');
   cpSync(inRepository('pkg'), join(site, 'pkg'), { recursive: true });
   writeFileSync(join(site, 'index.html'), page);
+  writeFileSync(join(site, 'page.js'), script);
 
   const server = await startServer({
     args: ['--memory', '--compress', '--site', site, '--tls-cert', cert, '--tls-key', key],
@@ -42,9 +48,9 @@ test(`${STREAMS} streams of one page are open at once over HTTP/2, compressed`, 
   const tab = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
   await tab.goto(server.address);
   // All are open before the first event is published.
-  await tab.waitForFunction(
-    async (count) => (await (await fetch('/health')).json()).active_streams === count, STREAMS, { timeout: 30_000 },
-  );
+  await tab.waitForFunction((count) => window.open === count, STREAMS, { timeout: 30_000 });
+  const active = await tab.evaluate(async () => (await (await fetch('/health')).json()).active_streams);
+  assert.equal(active, STREAMS);
   for (let n = 0; n < STREAMS; n += 1) {
     const status = await tab.evaluate(async (channel) => {
       const headers = { authorization: 'Bearer http2', 'content-type': 'application/json' };
