@@ -318,6 +318,9 @@ fn a_wrong_setting_is_named_with_what_it_got_and_what_it_takes() {
         ("SSE_BUFFER_TTL_MS", "1.5", "a whole number from 0 to 18446744073709551615"),
         ("MAX_CONNECTIONS", "0", "a whole number from 1 to 10000000"),
         ("SHUTDOWN_GRACE_PERIOD", "soon", "a whole number from 0 to 3600000"),
+        ("SSE_WRITE_TIMEOUT", "0", "a whole number from 1 to 3600000"),
+        ("SSE_SOCKETS_PER_ADDRESS", "-1", "a whole number from 0 to 10000000"),
+        ("LOG_HEARTBEATS", "maybe", "true or false"),
         ("LOG_LEVEL", "loud", "one of debug, info, warn, error, off"),
         ("SSE_CORS_ORIGINS", "app.example", "`*` or origins like https://app.example:8443, joined by commas"),
     ] {
@@ -331,6 +334,9 @@ fn a_wrong_setting_is_named_with_what_it_got_and_what_it_takes() {
             .starts_with("holdfast: SSE_HEARTBEAT: there is no such setting")
     );
     assert!(complaint(&["serve", "--prot", "1"], &[]).contains("--prot"));
+    assert!(complaint(&["serve", "--tls-cert", "x"], &[]).contains("--tls-key"));
+    let said = complaint(&["serve", "--tls-cert", "/nowhere/c.pem", "--tls-key", "k"], &[]);
+    assert!(said.starts_with("holdfast: --tls-cert, --tls-key: /nowhere/c.pem: "), "{said}");
     let said = complaint(&["serve"], &[("SSE_PUBLISH_TOKEN", "hunter two")]);
     assert!(said.starts_with("holdfast: SSE_PUBLISH_TOKEN: takes") && !said.contains("hunter"));
     assert!(complaint(&["serve", "--site", "/nowhere", "--memory", "--port", "0"], &[]).contains("--site"));
