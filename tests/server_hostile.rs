@@ -108,8 +108,10 @@ async fn forged_cursors_are_told_so() {
             let refused = reader.named("control.cannot_resume").await.payload();
             assert_eq!(refused["code"], code, "{:?}", cursor.get(..40));
             assert!(refused["requestedId"].as_str().expect("text").len() <= 128);
-            // And the stream goes on with what there is.
-            assert_eq!(reader.event().await.expect("an event").data, "x");
+            // And the stream goes on: with what there is, or from the end of the epoch where the cursor is beyond it.
+            if code == "invalid_event_id" {
+                assert_eq!(reader.event().await.expect("an event").data, "x");
+            }
         }
     }
     // Not UTF-8, in the header: no crash, no resume.
@@ -243,13 +245,15 @@ async fn floods_of_http2_frames_are_bounded() {
     let server = start(dir.path());
     let mut witness = Witness::new(&server).await;
     // :method GET, :scheme http, :path /stream/a (literal), :authority x (literal).
-    let get: &[u8] = b"\x82\x86\x04\x09/stream/a\x01\x01x";
+    let request: &[u8] = b"\x82\x86\x04\x09/stream/a\x01\x01x";
     let odd = |n: u32| 2 * n + 1;
     let reset: Vec<u8> = (0..50_000)
-        .flat_map(|n| [frame(HEADERS, 5, odd(n), get), frame(RST_STREAM, 0, odd(n), &[0, 0, 0, 8])].concat())
+        .flat_map(|n| {
+            [frame(HEADERS, 5, odd(n), request), frame(RST_STREAM, 0, odd(n), &[0, 0, 0, 8])].concat()
+        })
         .collect();
     let endless: Vec<u8> =
-        std::iter::once(frame(HEADERS, 1, 1, get))
+        std::iter::once(frame(HEADERS, 1, 1, request))
             .chain((0..10_000).map(|_| {
                 frame(CONTINUATION, 0, 1, &[b"\x00\x01a\x7f\x79".as_slice(), &[b'v'; 248]].concat())
             }))
@@ -257,7 +261,7 @@ async fn floods_of_http2_frames_are_bounded() {
             .collect();
     let settings: Vec<u8> = (0..200_000).flat_map(|_| frame(SETTINGS, 0, 0, &[])).collect();
     let pings: Vec<u8> = (0..200_000).flat_map(|_| frame(PING, 0, 0, &[7; 8])).collect();
-    let streams: Vec<u8> = (0..5_000).flat_map(|n| frame(HEADERS, 5, odd(n), get)).collect();
+    let streams: Vec<u8> = (0..5_000).flat_map(|n| frame(HEADERS, 5, odd(n), request)).collect();
     for (what, flood) in [
         ("reset", reset),
         ("continuation", endless),
@@ -272,9 +276,9 @@ async fn floods_of_http2_frames_are_bounded() {
         // Answers are not read: the server must not pile them up either.
         let sent = tokio::time::timeout(Duration::from_secs(5), socket.write_all(&flood)).await;
         witness.is_served(&server).await;
-        let (_, health) = server.json(get_health()).await;
-        let open = health["active_streams"].as_u64().expect("a number");
-        assert!(open <= 257 + 1, "{what}: {open} streams");
+        let open = server.json(get("/health")).await.1["active_streams"].as_u64().expect("a number");
+        // The witness, and as many as one connection may have.
+        assert!(open <= 1 + 256, "{what}: {open} streams");
         let grown = server.resident_bytes().saturating_sub(before);
         let outcome = match sent {
             Ok(Ok(())) => "taken",
@@ -284,10 +288,6 @@ async fn floods_of_http2_frames_are_bounded() {
         println!("{what}: {outcome}, {open} streams open, {} KiB more", grown >> 10);
         assert!(grown < 32 << 20, "{what}: {grown} bytes");
     }
-}
-
-fn get_health() -> axum::http::Request<axum::body::Body> {
-    get("/health")
 }
 
 #[tokio::test]

@@ -195,6 +195,9 @@ fn a_wrong_setting_is_named_with_what_it_got_and_what_it_takes() {
         ("SSE_BUFFER_TTL_MS", "1.5", "a whole number from 0 to 18446744073709551615"),
         ("MAX_CONNECTIONS", "0", "a whole number from 1 to 10000000"),
         ("SHUTDOWN_GRACE_PERIOD", "soon", "a whole number from 0 to 3600000"),
+        ("SSE_WRITE_TIMEOUT", "0", "a whole number from 1 to 3600000"),
+        ("SSE_SOCKETS_PER_ADDRESS", "-1", "a whole number from 0 to 10000000"),
+        ("LOG_HEARTBEATS", "maybe", "true or false"),
         ("LOG_LEVEL", "loud", "one of debug, info, warn, error, off"),
         ("SSE_CORS_ORIGINS", "app.example", "`*` or origins like https://app.example:8443, joined by commas"),
     ] {
@@ -208,6 +211,9 @@ fn a_wrong_setting_is_named_with_what_it_got_and_what_it_takes() {
             .starts_with("holdfast: SSE_HEARTBEAT: there is no such setting")
     );
     assert!(complaint(&["serve", "--prot", "1"], &[]).contains("--prot"));
+    assert!(complaint(&["serve", "--tls-cert", "x"], &[]).contains("--tls-key"));
+    let said = complaint(&["serve", "--tls-cert", "/nowhere/c.pem", "--tls-key", "k"], &[]);
+    assert!(said.starts_with("holdfast: --tls-cert, --tls-key: /nowhere/c.pem: "), "{said}");
     let said = complaint(&["serve"], &[("SSE_PUBLISH_TOKEN", "hunter two")]);
     assert!(said.starts_with("holdfast: SSE_PUBLISH_TOKEN: takes") && !said.contains("hunter"));
     assert!(complaint(&["serve", "--site", "/nowhere", "--memory", "--port", "0"], &[]).contains("--site"));
@@ -240,25 +246,70 @@ async fn bombs_of_headers_are_refused_and_nothing_else_suffers() {
     assert_eq!(reader.event().await.expect("the event").data, "x");
 }
 
-// K27
+// K27, K29
 #[tokio::test]
-async fn logs_are_json_on_stderr_and_hold_no_query() {
+async fn logs_are_lines_of_known_keys_without_secrets() {
     let dir = tempfile::tempdir().expect("a folder");
     let log = tempfile::NamedTempFile::new().expect("a file");
-    let mut command = Server::command(dir.path());
-    command.env("LOG_LEVEL", "debug").stderr(log.reopen().expect("the file"));
-    let server = Server::start(command);
-    let mut reader = server.stream(get("/stream/a?token=hunter2&lastEventId=hunter2")).await;
-    reader.named("control.cannot_resume").await;
-    drop(reader);
-    server.json(publish("a", "hunter2", None, "{}")).await;
-    server.signal("-TERM");
-    assert!(server.ended().await.success());
-    let lines = std::fs::read_to_string(log.path()).expect("text");
-    assert!(lines.contains("stream.open") && lines.contains("stream.close"), "{lines}");
-    assert!(!lines.contains("hunter2"), "{lines}");
-    for line in lines.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        assert!(line["level"].is_string());
+    let run = async |dir: &Path, heartbeats: &str, replay: &str| -> Vec<serde_json::Value> {
+        let from = std::fs::metadata(log.path()).expect("a file").len();
+        let mut command = Server::command(dir);
+        command.envs([
+            ("LOG_LEVEL", "debug"),
+            ("SSE_HEARTBEAT_INTERVAL", "20"),
+            ("SSE_PUBLISH_TOKEN", "hunter2"),
+        ]);
+        command.envs([("LOG_HEARTBEATS", heartbeats), ("LOG_REPLAY", replay)]);
+        let append = std::fs::OpenOptions::new().append(true).open(log.path()).expect("the file");
+        let server = {
+            command.stderr(append);
+            Server::start(command)
+        };
+        server.json(publish("a", "hunter2", Some("hunter2"), r#"{"data":"x"}"#)).await;
+        server.json(publish("a", "hunter2-wrong", None, "{}")).await;
+        let mut request = resume("/stream/a?token=hunter2&lastEventId=hunter2", "hunter2-cursor");
+        for (name, value) in [("authorization", "Bearer hunter2"), ("cookie", "session=hunter2")] {
+            request.headers_mut().insert(name, value.parse().expect("a header"));
+        }
+        let mut reader = server.stream(request).await;
+        reader.named("control.replay_end").await;
+        reader.named("system.heartbeat").await;
+        drop(reader);
+        server.json(get("/stream/%00?token=hunter2")).await;
+        server.signal("-TERM");
+        assert!(server.ended().await.success());
+        let lines = std::fs::read_to_string(log.path()).expect("text");
+        lines[usize::try_from(from).expect("small")..]
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+            .collect()
+    };
+    let quiet = run(&dir.path().join("a"), "false", "false").await;
+    let loud = run(&dir.path().join("b"), "true", "true").await;
+    let has = |lines: &[serde_json::Value], event: &str| lines.iter().any(|line| line["event"] == event);
+    for event in [
+        "stream.connect",
+        "stream.open",
+        "stream.close",
+        "stream.reject",
+        "resume.attempt",
+        "resume.cannot_resume",
+    ] {
+        assert!(has(&quiet, event), "{event} is missing in {quiet:?}");
     }
+    for event in ["heartbeat.sent", "replay.start", "replay.end"] {
+        assert!(!has(&quiet, event) && has(&loud, event), "{event}");
+    }
+    for line in quiet.iter().chain(&loud) {
+        let line = line.as_object().expect("an object");
+        let known = ["ts", "level", "component", "event", "message", "stream_id", "details"];
+        assert!(line.keys().all(|key| known.contains(&key.as_str())), "{line:?}");
+        assert!(
+            known[..5].iter().all(|key| line.get(*key).is_some_and(|value| value.is_string())),
+            "{line:?}"
+        );
+        assert!(["debug", "info", "warn", "error"].contains(&line["level"].as_str().expect("text")));
+    }
+    let whole = std::fs::read_to_string(log.path()).expect("text");
+    assert!(!whole.contains("hunter2"), "{whole}");
 }

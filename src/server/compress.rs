@@ -1,6 +1,6 @@
 //! gzip and zstd for streams, flushed behind every event: nothing waits in the compressor.
 //!
-//! Each compressed stream keeps a compressor: about 60 KiB for zstd, whose window is kept small, about 260 KiB for
+//! Each compressed stream keeps a compressor: about 70 KiB for zstd, whose window is kept small, about 215 KiB for
 //! gzip, whose window is not ours to choose. So it is off unless asked for. `no-transform` in `Cache-Control`
 //! forbids intermediaries to do the same (RFC 9111 section 5.2.2.6); a server's own coding is none of its business.
 

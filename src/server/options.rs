@@ -100,7 +100,7 @@ pub struct StreamOptions {
     /// Announced as `tick_interval` in `control.open`, where the default channel ticks. Default `None`.
     pub tick_ms: Option<u64>,
     /// Compress streams with zstd or gzip for clients that take it; each event is still there at once. A compressed
-    /// stream keeps some 60 KiB (zstd) or 260 KiB (gzip) more of memory. Default off.
+    /// stream keeps some 70 KiB (zstd) or 215 KiB (gzip) more of memory. Default off.
     pub compress: bool,
     /// Serve `/debug/*`, by which anyone can make trouble. Default off.
     pub debug_routes: bool,

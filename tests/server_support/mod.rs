@@ -260,10 +260,12 @@ impl Server {
         let mut child = command.spawn().expect("the holdfast command");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-        let address = line.trim().strip_prefix("holdfast: listening on http://").unwrap_or_else(|| {
-            let _ = child.kill();
-            panic!("unexpected first line {line:?}")
-        });
+        let address = line.trim().strip_prefix("holdfast: listening on http");
+        let address =
+            address.and_then(|rest| rest.trim_start_matches('s').strip_prefix("://")).unwrap_or_else(|| {
+                let _ = child.kill();
+                panic!("unexpected first line {line:?}")
+            });
         Self { address: address.to_owned(), child }
     }
 
