@@ -39,7 +39,7 @@ pub(super) fn storage(error: &RedisError) -> LogError {
 fn is_fatal(error: &RedisError) -> bool {
     // After a failover the old primary refuses to write; scripts are gone when somebody flushed them.
     let stale = |code| matches!(code, "READONLY" | "NOSCRIPT" | "LOADING" | "MASTERDOWN");
-    error.code().map_or(true, stale)
+    error.code().is_none_or(stale)
 }
 
 impl Link {
