@@ -18,6 +18,11 @@ pub fn client() -> Result<(), String> {
     sh::run_command(&mut command)
 }
 
+/// Group commit of the log on disk.
+pub fn log() -> Result<(), String> {
+    sh::run("cargo", &["bench", "--profile", "server", "--features", "server", "--bench", "log"])
+}
+
 /// The server beside others. `names` picks some of them.
 pub fn server(names: &[&str]) -> Result<(), String> {
     setup::for_build()?;

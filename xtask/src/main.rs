@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         ["size"] => done(build::size()),
         ["bench"] | ["bench", "client"] => done(bench::client()),
         ["bench", "server", ref names @ ..] => done(bench::server(names)),
+        ["bench", "log"] => done(bench::log()),
         ["setup"] => done(setup::all()),
         [] | ["help" | "--help" | "-h"] => {
             println!("{}", help());
@@ -59,6 +60,7 @@ usage: cargo xtask TASK
   bench [client]   measures the built package in Chromium
   bench server [memory|redb|better-sse|nchan|bare]...
                    measures the server beside others, all in one run
+  bench log        measures what many publishers at once gain on disk
   setup            installs what the tasks need; each task does so itself for what it needs
 
 CHROMIUM and CHROMEDRIVER name a browser and its driver that are not on PATH.",
