@@ -2,8 +2,8 @@
 #![cfg(not(target_family = "wasm"))]
 
 use holdfast_sse::client::{
-    Client, Code, Config, DedupeConfig, Head, Input, LivenessConfig, OrderingConfig, Output, RequestId,
-    State, StoredRecord, TransportError,
+    Client, Code, Config, DedupeConfig, Head, Input, LivenessConfig, OrderingConfig, OutOfOrderPolicy,
+    Output, RequestId, State, StoredRecord, TransportError, WhenHidden,
 };
 use holdfast_sse::wire::ParserLimits;
 use proptest::collection::vec;
@@ -51,6 +51,10 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         1 => position.prop_map(|id| format!("id: {id}\n\n")),
         1 => any::<u64>().prop_map(|ms| format!("retry: {ms}\n\n: beat\n\n")),
         1 => any::<u64>().prop_map(|n| format!("data: {{\"sequence\":{n},\"stream_id\":\"{}\"}}\n\n", n % 5)),
+        3 => (0_u64..9, 0_u64..3, any::<bool>()).prop_map(|(n, stream, has_id)| {
+            let id = if has_id { format!("id: {stream}/{n}\n") } else { String::new() };
+            format!("{id}data: {{\"sequence\":{n},\"stream_id\":\"{stream}\"}}\n\n")
+        }),
         1 => any::<u64>().prop_map(|ms| format!("event: system.heartbeat\ndata: {{\"payload\":{{\"interval_ms\":{ms}}}}}\n\n")),
         1 => Just("id\n\nid:\ndata: x\n\n".to_owned()),
     ]
@@ -78,7 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => Just(Step::Timer),
         3 => token().prop_map(Step::Processed),
         3 => token().prop_map(Step::Done),
-        2 => (0_u8..5).prop_map(Step::Page),
+        2 => (0_u8..7).prop_map(Step::Page),
         1 => token().prop_map(Step::Stop),
         1 => token().prop_map(Step::Reconnect),
         4 => prop_oneof![4 => 0_i64..40_000, 1 => -100_000_i64..0, 1 => any::<i32>().prop_map(|ms| i64::from(ms) * 1_000)].prop_map(Step::Clock),
@@ -87,17 +91,20 @@ fn step() -> impl Strategy<Value = Step> {
 
 const HELD_MAX: usize = 4;
 
-fn config() -> Config {
+fn config(policy: OutOfOrderPolicy) -> Config {
     Config {
         limits: ParserLimits { line_bytes_max: 300, event_bytes_max: 300 },
         dedupe: Some(DedupeConfig { size_max: 8, ttl_ms: 1_000 }),
         ordering: OrderingConfig {
             held_events_max: HELD_MAX,
             held_bytes_max: 200,
-            scopes_max: 3,
+            scopes_max: 2,
+            policy,
             ..OrderingConfig::default()
         },
         liveness: Some(LivenessConfig { timeout_ms: 5_000, grace_ms: 1_000 }),
+        when_hidden: WhenHidden::Close,
+        hidden_after_ms: 2_000,
         done_ids_max: 5,
         names_max: 2,
         can_refresh_credentials: true,
@@ -131,8 +138,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn no_order_of_inputs_breaks_the_machine(steps in vec(step(), 1..80)) {
-        let mut client = Client::new(config());
+    fn no_order_of_inputs_breaks_the_machine(reorders in any::<bool>(), steps in vec(step(), 1..80)) {
+        let policy = if reorders { OutOfOrderPolicy::Reorder } else { OutOfOrderPolicy::DropWithCallback };
+        let mut client = Client::new(config(policy));
         let (mut now, mut present) = (0_u64, 0_u32);
         for step in steps {
             let request = |age: u32| RequestId(present.wrapping_sub(age));
@@ -162,6 +170,8 @@ proptest! {
                 Step::Page(1) => client.handle_input(now, Input::Online),
                 Step::Page(2) => client.handle_input(now, Input::Offline),
                 Step::Page(3) => client.handle_input(now, Input::Awake),
+                Step::Page(4) => client.handle_input(now, Input::Hidden),
+                Step::Page(5) => client.handle_input(now, Input::Visible),
                 Step::Page(_) => client.handle_input(now, Input::ClearCursor),
                 Step::Stop(started) => client.handle_input(now, Input::Stop { started: *started }),
                 Step::Reconnect(started) => client.handle_input(now, Input::Reconnect { started: *started }),

@@ -267,6 +267,17 @@ fn what_may_be_held_is_bounded_and_the_bound_has_an_outcome() {
 }
 
 #[test]
+fn an_event_within_a_hole_that_does_not_fit_is_not_told_missing() {
+    let ordering = OrderingConfig { held_events_max: 1, ..OrderingConfig::default() };
+    let mut scenario = Scenario::opened(Config { ordering, ..exact() });
+    scenario.bytes(
+        open_with("k-0", false, 15_000) + &event("k-1", "1") + &event("k-5", "5") + &event("k-4", "4"),
+    );
+    assert_eq!(scenario.delivered(), ["1", "4", "5"]);
+    assert_eq!(scenario.gaps(), [("k-2".to_owned(), "k-3".to_owned(), 2)]);
+}
+
+#[test]
 fn a_busy_app_is_not_taken_for_a_hole() {
     let mut scenario = Scenario::opened(exact()).asynchronous();
     scenario.bytes(open("k-0") + &event("k-1", "1") + &event("k-3", "3")).pass(60_000);

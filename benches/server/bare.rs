@@ -13,20 +13,24 @@ pub(crate) fn run() -> io::Result<()> {
     println!("listening on http://{}", listener.local_addr()?);
     let subscribers = Arc::new(Mutex::new(Vec::new()));
     for socket in listener.incoming() {
-        let socket = socket?;
+        let (socket, subscribers) = (socket?, Arc::clone(&subscribers));
         socket.set_nodelay(true)?;
-        let mut reader = BufReader::new(socket);
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        if line.starts_with("POST") {
-            let subscribers = Arc::clone(&subscribers);
-            std::thread::spawn(move || publish(reader, &subscribers));
-        } else {
-            let mut socket = reader.into_inner();
-            socket.write_all(HEAD)?;
-            subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
-        }
+        // A publisher may connect long before it says so.
+        std::thread::spawn(move || serve(socket, &subscribers));
     }
+    Ok(())
+}
+
+fn serve(socket: TcpStream, subscribers: &Mutex<Vec<TcpStream>>) -> io::Result<()> {
+    let mut reader = BufReader::new(socket);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    if line.starts_with("POST") {
+        return publish(reader, subscribers);
+    }
+    let mut socket = reader.into_inner();
+    socket.write_all(HEAD)?;
+    subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
     Ok(())
 }
 

@@ -15,13 +15,11 @@ import { Observer } from './observer.js';
 import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, StateChangeInfo, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
 import { redact } from './redact.js';
-import { isRepeatable, sendRequest, shownUrl } from './request.js';
+import { isRepeatable, Requests, shownUrl } from './request.js';
+import { hold, letGo } from './running.js';
 import { invalidEvent, type StandardSchemaV1 } from './schema.js';
 import { keeperFor, type StoreKeeper } from './storage.js';
 import { Traps } from './traps.js';
-
-/** Streams that run stay alive without the app's holding on to them. */
-const running = new Set<object>();
 
 type Command = 'connect' | 'stop' | 'reconnect' | 'clearCursor';
 
@@ -57,8 +55,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   /** What the app wants, whatever became of it: a failed core is replaced by one that goes on, or by one that rests. */
   #wanted = false;
   readonly #traps = new Traps();
-  /** A request was made since the stream was last closed. */
-  #requested = false;
+  readonly #requests: Requests;
   /** Listeners, loops, schemas and acks; undefined where onEvent is all there is. */
   #consumers: Consumers | undefined;
   /** The error that closed the stream, or will. */
@@ -72,11 +69,10 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     const options = given ?? {};
     this.#url = url;
     this.#options = options;
+    this.#requests = new Requests(url, options as ConnectOptions);
     const isManual = options.ack === 'manual';
     this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1, isManual ? options.maxUnacked ?? 1_000 : undefined);
     if (isManual || options.schemas !== undefined) this.#consume();
-    // The core says so where it is no signal.
-    options.signal?.addEventListener?.('abort', this.#aborted);
     if (options.metricsSink !== undefined || options.logger !== undefined) {
       this.#observer = new Observer(options, { enter: () => { this.#inApp += 1; }, leave: () => this.#leave() });
     }
@@ -182,7 +178,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   dispose(): void {
     if (this.#disposed) return;
     this.stop();
-    this.#options.signal?.removeEventListener?.('abort', this.#aborted);
+    letGo(this, this.#options.signal, this.#aborted);
     this.#disposed = true;
     this.#endLoops();
     this.#release();
@@ -233,7 +229,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     // What was not begun yet never is; what is asked for while app code runs is done right behind it.
     if (command === 'stop' || command === 'reconnect') this.#pump.close();
     if (command !== 'clearCursor') this.#wanted = command !== 'stop';
-    if (this.#wanted) running.add(this);
+    if (this.#wanted) hold(this, this.#options.signal, this.#aborted);
     this.#commands.push(command);
     if (this.#inApp > 0) return;
     if (this.#core !== undefined) this.#flush();
@@ -337,7 +333,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     // A core that could not be fetched may be there the next time; a wrong option stays wrong.
     this.#failed = !(error instanceof WasmLoadError);
     this.#wanted = false;
-    running.delete(this);
+    letGo(this, this.#options.signal, this.#aborted);
     this.#commands.length = 0;
     const told = failureOf(error);
     this.#fatal = told;
@@ -353,8 +349,9 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   #stateChanged(info: StateChangeInfo): void {
     this.#state = info.to;
     if (info.to === 'closed') {
-      this.#requested = this.#wanted = false;
-      running.delete(this);
+      this.#wanted = false;
+      this.#requests.closed();
+      letGo(this, this.#options.signal, this.#aborted);
     }
     // Some closes are told by a callback of their own.
     if (info.reason === 'refused') this.#fatal ??= new SSEError('cannot_resume', 'the server cannot resume from the cursor');
@@ -404,11 +401,8 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     deliver: (...batch) => this.#deliver(...batch),
     notify: (notice) => this.#notice(notice),
     trapped: (message) => this.#trapped(message),
-    request: (url, init, cursor) => {
-      const isFirst = !this.#requested;
-      this.#requested = true;
-      return sendRequest(this.#options as ConnectOptions, url, init, cursor, isFirst);
-    },
+    ask: (option) => this.#requests.ask(option),
+    request: (url, init, cursor) => this.#requests.send(url, init, cursor),
     committed: (cursor, done = []) => {
       this.#progress = [cursor, ...done];
       this.#keeper?.save(cursor, done);

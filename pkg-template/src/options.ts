@@ -66,11 +66,13 @@ export const OrderingRule = {
 } as const;
 export type OrderingRule = (typeof OrderingRule)[keyof typeof OrderingRule];
 
-/** What happens to a late event. */
+/** What happens to an event that is out of order. */
 export const OutOfOrderPolicy = {
   DROP: 'DROP',
   DROP_WITH_CALLBACK: 'DROP_WITH_CALLBACK',
   ACCEPT: 'ACCEPT',
+  /** Ours: early events wait for the missing ones, which are fetched where that is possible; late ones as DROP_WITH_CALLBACK. */
+  REORDER: 'REORDER',
 } as const;
 export type OutOfOrderPolicy = (typeof OutOfOrderPolicy)[keyof typeof OutOfOrderPolicy];
 
@@ -169,10 +171,12 @@ export interface OutOfOrderInfo {
   dropped: boolean;
 }
 export interface GapInfo {
-  /** Id of the first missing event. */
+  /** The first missing event: its id, or with policy REORDER its `sequence`. */
   firstMissing: string;
   lastMissing: string;
   count: number;
+  /** With policy REORDER: the `stream_id` that the numbers belong to, if there is one. */
+  streamId?: string;
 }
 export interface LivenessFailureInfo {
   failure: 'no_first_byte' | 'silence';
@@ -290,14 +294,46 @@ export interface ConnectOptions<Map extends object = EventMap> {
   enableOrdering?: boolean;
   /** Default 'SEQUENCE'. */
   orderingRule?: OrderingRule;
-  /** Default 'DROP_WITH_CALLBACK'. */
+  /** Default 'DROP_WITH_CALLBACK'. 'REORDER' needs the rule 'SEQUENCE' and `enableDedupe`. */
   outOfOrderPolicy?: OutOfOrderPolicy;
+  /**
+   * Early events that wait for a missing one; with 'REORDER', those of other streams that pass meanwhile count, too.
+   * When it is full, the gap is fetched or told at once. Default 256, at most `dedupeMaxSize` with 'REORDER'.
+   */
+  reorderMaxEvents?: number;
+  /** Bytes of the events that wait. Default 4 MiB. */
+  reorderMaxBytes?: number;
+  /** Milliseconds for which a missing event is waited for before it is fetched, or told by `onGap`. Default 500. */
+  reorderWindowMs?: number;
 
   // Limits
   /** Default 4 MiB. */
   maxLineBytes?: number;
   /** Default 4 MiB. */
   maxEventBytes?: number;
+
+  // Transport
+  /**
+   * How the stream comes. 'eventsource' takes the browser's own EventSource, which sends no headers, method or body, and
+   * tells no status, no comment and no `retry`: options that it cannot keep are errors, every failure is a
+   * `network_error` that is tried again (`maxAttempts` bounds it), liveness goes by events, and a handler that falls
+   * 1,000 events behind costs a reconnect. On a server that is not ours an id that comes twice running counts as inherited:
+   * such a repeat is delivered. Default 'fetch'.
+   */
+  transport?: 'fetch' | 'eventsource';
+  /** With 'eventsource': names of the events to listen to, beside 'message'. Events of other names are not seen. */
+  eventTypes?: readonly (keyof Map & string)[];
+
+  // Life of the page
+  /**
+   * What follows when the page has been hidden for `hiddenAfterMs`: the stream stays as it is; no more is read until the
+   * page is seen again ('pause': the connection stays, and the server feels that it is not read); or the connection is
+   * closed, with the cursor kept, and made anew as soon as the page is seen ('close'; onClose hears the reason `hidden`).
+   * Default 'stay'.
+   */
+  whenHidden?: 'stay' | 'pause' | 'close';
+  /** Default 5,000: who only glances at another tab keeps the stream. */
+  hiddenAfterMs?: number;
 
   // Request
   /** Default 'GET'. A request of another method is sent again only with `replayRequest` or `resumeRequest`. */
@@ -328,7 +364,10 @@ export interface ConnectOptions<Map extends object = EventMap> {
   /** Sent as `X-Trace-ID`. */
   traceId?: string;
   credentials?: RequestCredentials;
-  /** Send the cursor in this query parameter instead of the `Last-Event-ID` header: across origins it saves the preflight. */
+  /**
+   * Send the cursor in this query parameter instead of the `Last-Event-ID` header: across origins it saves the preflight.
+   * Default with 'eventsource': 'lastEventId', the name that our server reads.
+   */
   lastEventIdParam?: string;
   /** In place of the global fetch. */
   fetch?: typeof fetch;

@@ -70,6 +70,7 @@ impl Client {
         stats.reconnect_count = reconnect_count;
         self.timers.set(Timer::Stable, self.now_ms.saturating_add(self.config.stable_after_ms));
         self.watch();
+        self.watch_hole();
         self.notify(Notice::Open {
             reconnect_count,
             attempt: self.backoff.attempts(),
@@ -233,12 +234,15 @@ impl Client {
             return;
         }
         self.timers.clear(Timer::Retry);
+        self.timers.clear(Timer::Hidden);
+        self.rests = false;
         self.notify(Notice::Close { reason: reason.to_owned(), will_reconnect: false, retry_in: None });
         self.commit();
     }
 
     /// Nothing of the present connection is waited for any more.
     pub(super) fn hang_up(&mut self) {
+        self.let_go();
         self.request = None;
         self.parser = None;
         for timer in [Timer::Connect, Timer::Stable, Timer::Liveness, Timer::Gap] {

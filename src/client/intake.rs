@@ -2,18 +2,18 @@
 //! kept, and the ledger told.
 
 use super::batch::{Batch, Kind};
-use super::config::{CannotResumeFallback, Config, DedupeConfig};
-use super::control::{self, Announcement, ControlEvent};
+use super::config::{CannotResumeFallback, Config, DedupeConfig, OrderingConfig};
 use super::dedupe::DedupeWindow;
 use super::ledger::Ledger;
 use super::liveness::Liveness;
 use super::notice::Notice;
-use super::ordering::{Mark, OrderingGuard, OutOfOrderPolicy};
+use super::ordering::{Late, Mark, OrderingGuard, OrderingRule, OutOfOrderPolicy};
+use super::reorder::Scopes;
 use super::sequencer::{HeldEvent, Missing, Place};
 use super::stats::Stats;
 use super::tracks::Tracks;
 use crate::wire::id::Part;
-use crate::wire::{self, Cursor, EventRef, Position, Sink};
+use crate::wire::{self, EventRef, Position, Sink};
 
 /// What a chunk asks the machine to do, beside delivering.
 #[derive(Debug, Default)]
@@ -35,15 +35,19 @@ pub(crate) struct Intake {
     pub(crate) stats: Stats,
     pub(crate) effects: Effects,
     now_ms: u64,
-    dedupe: Option<DedupeWindow>,
+    pub(super) dedupe: Option<DedupeWindow>,
     guard: OrderingGuard,
-    tracks: Tracks,
+    pub(super) tracks: Tracks,
+    pub(super) scopes: Scopes,
+    /// Early events of servers that are not ours are held back.
+    reorders: bool,
     /// The present connection announced our protocol.
-    announced: bool,
-    replayable: bool,
+    pub(super) announced: bool,
+    pub(super) replayable: bool,
     /// Whether a request may be sent again, and so a hole be fetched.
-    may_repeat: bool,
-    fallback: CannotResumeFallback,
+    pub(super) may_repeat: bool,
+    pub(super) ordering: OrderingConfig,
+    pub(super) fallback: CannotResumeFallback,
     report_duplicates: bool,
     dedupe_config: Option<DedupeConfig>,
 }
@@ -60,9 +64,14 @@ impl Intake {
             dedupe: config.dedupe.map(DedupeWindow::new),
             guard: OrderingGuard::new(config.ordering),
             tracks: Tracks::new(config.ordering),
+            scopes: Scopes::new(config.ordering),
+            reorders: config.ordering.policy == OutOfOrderPolicy::Reorder
+                && config.ordering.rule == OrderingRule::Sequence
+                && config.dedupe.is_some(),
             announced: false,
             replayable: false,
             may_repeat: config.repeatable && config.auto_reconnect,
+            ordering: config.ordering,
             fallback: config.cannot_resume,
             report_duplicates: config.report_duplicates,
             dedupe_config: config.dedupe,
@@ -78,6 +87,7 @@ impl Intake {
             self.tracks.clear();
         }
         self.guard.reset();
+        self.scopes.opened(!self.ledger.accepted().is_empty());
         self.liveness.opened(now_ms);
     }
 
@@ -92,9 +102,14 @@ impl Intake {
         self.batch.clear(self.ledger.next_token());
     }
 
+    /// Whether the present connection announced our protocol.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.announced
+    }
+
     /// Whether early events wait for a missing one.
     pub(crate) fn has_hole(&self) -> bool {
-        self.announced && self.tracks.has_held()
+        self.announced && self.tracks.has_held() || self.scopes.holds()
     }
 
     /// Whether the hole can be fetched by resuming from before it; true once for each hole.
@@ -105,7 +120,7 @@ impl Intake {
                 any |= track.sequencer.refetch("");
             }
         }
-        any
+        any || self.fetch_reordered()
     }
 
     fn can_refetch(&self) -> bool {
@@ -114,13 +129,17 @@ impl Intake {
 
     /// The server does not have what is missing: says so, and goes on behind the hole.
     pub(crate) fn give_up_hole(&mut self) {
-        let mut index = 0;
-        while let Some(track) = self.tracks.get(index) {
-            if let Some(missing) = track.sequencer.give_up_hole() {
-                self.tell_missing(index, missing);
-                self.release_held(index);
-            }
-            index += 1;
+        for index in 0..self.tracks.len() {
+            self.give_up_before(index, None);
+        }
+        self.give_up_overdue();
+    }
+
+    fn give_up_before(&mut self, index: usize, event: Option<(&str, u64)>) {
+        let missing = self.tracks.get(index).and_then(|track| track.sequencer.give_up_hole(event));
+        if let Some(missing) = missing {
+            self.tell_missing(index, missing);
+            self.release_held(index);
         }
     }
 
@@ -131,7 +150,7 @@ impl Intake {
         let last_missing = track.id(&Position { epoch, sequence: last });
         let count = last - first + 1;
         self.stats.events_missing = self.stats.events_missing.saturating_add(count);
-        self.notice(Notice::Gap { first_missing, last_missing, count });
+        self.notice(Notice::Gap { first_missing, last_missing, count, stream_id: None });
     }
 
     /// The app was never given what came after `token`: its replay must get through.
@@ -151,6 +170,9 @@ impl Intake {
         if discarded > 0 {
             self.guard.reset();
         }
+        if discarded > 0 || self.holds_the_last_of_it() {
+            self.drop_reordered();
+        }
         self.announced = false;
     }
 
@@ -159,27 +181,37 @@ impl Intake {
         self.ledger.clear();
         self.dedupe = self.dedupe_config.map(DedupeWindow::new);
         self.guard.reset();
+        self.scopes.forget_place();
         // A stream that is open goes on in its order; the next connection begins anew.
     }
 
-    fn deliver(&mut self, name: &str, data: &str, id: Option<&str>) {
-        if let Some(id) = id
-            && self.ledger.take_done_before(id)
-        {
-            self.stats.duplicates_ignored += 1;
-            self.batch.push(Kind::Cursor, "", "", Some(id));
-            self.ledger.accept_skipped(id);
+    /// `beyond`: something before it is missing.
+    pub(super) fn deliver(&mut self, name: &str, data: &str, id: Option<&str>, beyond: bool) {
+        if self.skip_done_before(id, beyond) {
             return;
         }
         self.stats.events_delivered += 1;
         self.batch.push(Kind::Event, name, data, id);
-        self.ledger.accept(id);
+        if beyond {
+            self.ledger.accept_beyond(id);
+        } else {
+            self.ledger.accept(id);
+        }
+    }
+
+    /// An earlier page processed this event.
+    pub(super) fn skip_done_before(&mut self, id: Option<&str>, beyond: bool) -> bool {
+        let Some(id) = id.filter(|id| self.ledger.take_done_before(id)) else { return false };
+        self.stats.duplicates_ignored += 1;
+        self.batch.push(Kind::Cursor, "", "", Some(id));
+        self.ledger.accept_skipped(id, beyond);
+        true
     }
 
     /// An event of our own server: `id` names it; on a stream of several channels the cursor is put together.
     fn deliver_numbered(&mut self, index: usize, name: &str, data: &str, id: &str, at: (&str, u64)) {
         if !self.tracks.is_several() {
-            self.deliver(name, data, Some(id));
+            self.deliver(name, data, Some(id), false);
             return;
         }
         self.tracks.stand_at(index, at.0, at.1);
@@ -196,17 +228,17 @@ impl Intake {
     }
 
     /// The cursor of several channels has changed by something that is no event.
-    fn move_parts(&mut self) {
+    pub(super) fn move_parts(&mut self) {
         let cursor = self.tracks.cursor(0).0;
         self.move_cursor(&cursor);
     }
 
-    fn move_cursor(&mut self, id: &str) {
+    pub(super) fn move_cursor(&mut self, id: &str) {
         self.batch.push(Kind::Cursor, "", "", Some(id));
         self.ledger.accept_cursor(id);
     }
 
-    fn notice(&mut self, notice: Notice) {
+    pub(super) fn notice(&mut self, notice: Notice) {
         self.batch.push_notice(notice);
         self.ledger.accept(None);
     }
@@ -236,8 +268,7 @@ impl Intake {
                 }
                 Place::Early => {}
             }
-            let held = HeldEvent { name: event.name.into(), data: event.data.into(), id: id.into() };
-            if sequencer.hold(epoch, sequence, held) {
+            if sequencer.hold(epoch, sequence, HeldEvent::of(event, Some(id))) {
                 self.stats.out_of_order += 1;
                 return;
             }
@@ -247,15 +278,7 @@ impl Intake {
                 self.effects.refetch = true;
                 return;
             }
-            let Some(track) = self.tracks.get(index) else { return };
-            if let Some(missing) = track.sequencer.give_up_hole() {
-                self.tell_missing(index, missing);
-                self.release_held(index);
-            } else {
-                // Larger than all that may be held.
-                let missing = track.sequencer.give_up_before(epoch, sequence);
-                self.tell_missing(index, missing);
-            }
+            self.give_up_before(index, Some((epoch, sequence)));
         }
     }
 
@@ -281,9 +304,10 @@ impl Intake {
 
     fn release_held(&mut self, index: usize) {
         while let Some(event) = self.tracks.get(index).and_then(|track| track.sequencer.release()) {
-            let position = Part::split(&event.id).map(|part| (part.epoch, part.sequence));
-            let at = position.or_else(|| Position::split(&event.id)).unwrap_or_default();
-            self.deliver_numbered(index, &event.name, &event.data, &event.id, at);
+            let id = event.id.as_deref().unwrap_or_default();
+            let position = Part::split(id).map(|part| (part.epoch, part.sequence));
+            let at = position.or_else(|| Position::split(id)).unwrap_or_default();
+            self.deliver_numbered(index, &event.name, &event.data, id, at);
         }
     }
 
@@ -296,106 +320,45 @@ impl Intake {
             self.duplicate(id, event.name);
             return;
         }
-        if let Some(late) = self.guard.check(event.data) {
-            let policy = self.guard.policy();
-            let dropped = policy != OutOfOrderPolicy::Accept;
-            self.stats.out_of_order += 1;
-            if policy != OutOfOrderPolicy::Drop {
-                let (last_sequence, last_mark) = split_mark(late.last);
-                let (sequence, mark) = split_mark(late.mark);
-                self.notice(Notice::OutOfOrder {
-                    event_id: id.map(str::to_owned),
-                    event_type: event.name.to_owned(),
-                    rule: self.guard.rule(),
-                    last_sequence,
-                    sequence,
-                    last_mark,
-                    mark,
-                    dropped,
-                });
-            }
-            if dropped {
+        if self.reorders && !self.announced {
+            let number = self.guard.number(event.data);
+            if self.window_is_full(id) {
                 return;
             }
-        }
-        self.deliver(event.name, event.data, id);
-    }
-
-    fn control(&mut self, event: EventRef<'_>) {
-        let kind = if event.name == wire::control::HEARTBEAT { Kind::Heartbeat } else { Kind::Control };
-        // Whatever id it may carry is not one that can be resumed from.
-        self.batch.push(kind, event.name, event.data, None);
-        self.ledger.accept(None);
-        match control::read(event.name, event.data) {
-            ControlEvent::Open(announcement) => self.announce(announcement),
-            ControlEvent::Heartbeat { interval_ms } => {
-                self.stats.heartbeats += 1;
-                self.liveness.beat(interval_ms);
+            match number {
+                Some((stream, sequence)) => self.reordered(event, id, stream, sequence),
+                None => self.pass(event, id),
             }
-            ControlEvent::CannotResume { notice, position, newest, missing } => {
-                self.stats.events_missing = self.stats.events_missing.saturating_add(missing.unwrap_or(0));
-                self.notice(notice);
-                if self.fallback == CannotResumeFallback::Close {
-                    self.effects.close = true;
-                    return;
-                }
-                // The app has been told: from here on the old cursor would only be refused again.
-                if let (true, Some(position)) = (self.tracks.is_several(), &position) {
-                    newest.iter().for_each(|newest| self.tracks.end_at(newest));
-                    self.tracks.move_to(position, self.ledger.accepted());
-                    self.move_parts();
-                    return;
-                }
-                self.move_cursor(&position.as_ref().map(Cursor::to_string).unwrap_or_default());
-                newest.iter().for_each(|newest| self.tracks.end_at(newest));
-                self.place_at(position);
-            }
-            ControlEvent::Listen { position, replayable } => {
-                self.announced = true;
-                self.replayable = replayable;
-                if self.tracks.listen(&position, self.ledger.accepted()) {
-                    self.move_parts();
-                }
-            }
-            ControlEvent::Unlisten { channel } => {
-                self.tracks.unlisten(&channel);
-                if self.tracks.is_several() {
-                    self.move_parts();
-                }
-            }
-            ControlEvent::Close { reason } => self.effects.close_reason = Some(reason),
-            ControlEvent::Other => {}
-        }
-    }
-
-    fn announce(&mut self, announcement: Announcement) {
-        self.liveness.beat(announcement.heartbeat_interval_ms);
-        if !announcement.ours {
             return;
         }
-        self.replayable = announcement.replayable;
-        if let Some(position) = &announcement.position
-            && self.ledger.accepted().is_empty()
+        if let Some(late) = self.guard.check(event.data)
+            && self.late(event, id, late)
         {
-            // A fresh client resumes from where its stream began, even if no event came before a cut.
-            self.move_cursor(&position.to_string());
+            return;
         }
-        self.announced = announcement.position.is_some();
-        match announcement.position {
-            Some(position) => {
-                if self.tracks.announce(&position, self.ledger.accepted()) {
-                    self.move_parts();
-                }
-            }
-            None => self.tracks.clear(),
-        }
+        self.deliver(event.name, event.data, id, false);
     }
 
-    fn place_at(&mut self, position: Option<Cursor>) {
-        match position {
-            None => self.tracks.clear(),
-            Some(position) => self.tracks.move_to(&position, self.ledger.accepted()),
+    /// Counts a late event, and says so as far as the policy wants it. Answers whether it is dropped.
+    pub(super) fn late(&mut self, event: EventRef<'_>, id: Option<&str>, late: Late) -> bool {
+        let policy = self.guard.policy();
+        let dropped = policy != OutOfOrderPolicy::Accept;
+        self.stats.out_of_order += 1;
+        if policy != OutOfOrderPolicy::Drop {
+            let (last_sequence, last_mark) = split_mark(late.last);
+            let (sequence, mark) = split_mark(late.mark);
+            self.notice(Notice::OutOfOrder {
+                event_id: id.map(str::to_owned),
+                event_type: event.name.to_owned(),
+                rule: self.guard.rule(),
+                last_sequence,
+                sequence,
+                last_mark,
+                mark,
+                dropped,
+            });
         }
+        dropped
     }
 }
 
@@ -442,6 +405,10 @@ impl Sink for Intake {
             && let Ok(position) = last_event_id.parse()
         {
             self.place_at(Some(position));
+        }
+        if self.scopes.holds() {
+            self.scopes.came(Some(last_event_id));
+            return;
         }
         self.move_cursor(last_event_id);
     }

@@ -31,6 +31,10 @@ pub(crate) struct Ledger {
     ids: String,
     /// Bytes already cut off the front of `ids`.
     ids_cut: usize,
+    /// Ids processed while the cursor waited before a hole; see `close_hole`.
+    beyond: Vec<String>,
+    /// So many of these belong to holes that have closed.
+    beyond_closed: usize,
     /// Ids that an earlier page processed beyond the cursor.
     done_before: Vec<String>,
     done_ids_max: usize,
@@ -44,9 +48,22 @@ struct Entry {
     end: usize,
     /// How much of it names the event: all of it, but on a stream of several channels its first part only.
     own_end: usize,
-    moves_cursor: bool,
+    bears: Bears,
     what: What,
     done: bool,
+}
+
+/// What an entry's id does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bears {
+    /// There is none that counts.
+    Nothing,
+    /// It is the cursor once everything up to here is finished.
+    Cursor,
+    /// It is remembered as processed; the cursor stays before a hole.
+    Beyond,
+    /// It is the cursor, and what was processed beyond the hole stays remembered.
+    Close,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +85,8 @@ impl Ledger {
             first_token: 1,
             ids: String::new(),
             ids_cut: 0,
+            beyond: Vec::new(),
+            beyond_closed: 0,
             done_before: Vec::new(),
             done_ids_max,
             changed: false,
@@ -116,34 +135,50 @@ impl Ledger {
 
     /// One more record; `id` where it moves the cursor (an empty one clears it).
     pub(crate) fn accept(&mut self, id: Option<&str>) {
-        self.push(id, id.map_or(0, str::len), What::Event);
+        self.push(id, id.map_or(0, str::len), bears_cursor(id), What::Event);
+    }
+
+    /// One more record, while something before it is missing: the cursor must not pass that.
+    pub(crate) fn accept_beyond(&mut self, id: Option<&str>) {
+        let id = id.filter(|id| !id.is_empty());
+        self.push(id, id.map_or(0, str::len), id.map_or(Bears::Nothing, |_| Bears::Beyond), What::Event);
     }
 
     /// One more record in place of an event that was processed before.
-    pub(crate) fn accept_skipped(&mut self, id: &str) {
-        self.push(Some(id), id.len(), What::Skipped);
+    pub(crate) fn accept_skipped(&mut self, id: &str, beyond: bool) {
+        self.push(Some(id), id.len(), if beyond { Bears::Beyond } else { Bears::Cursor }, What::Skipped);
     }
 
     /// One more record, of a stream of several channels: the first `own_bytes` of the cursor are the event's own id.
     pub(crate) fn accept_part(&mut self, cursor: &str, own_bytes: usize, skipped: bool) {
-        self.push(Some(cursor), own_bytes, if skipped { What::Skipped } else { What::Event });
+        let what = if skipped { What::Skipped } else { What::Event };
+        self.push(Some(cursor), own_bytes, Bears::Cursor, what);
     }
 
     /// One more record, which only moves the cursor.
     pub(crate) fn accept_cursor(&mut self, id: &str) {
-        self.push(Some(id), id.len(), What::Place);
+        self.push(Some(id), id.len(), Bears::Cursor, What::Place);
     }
 
-    fn push(&mut self, id: Option<&str>, own_bytes: usize, what: What) {
+    /// Everything that was missing has come, or is told about; `id` came last. Whether the server's log has these events
+    /// in the order in which they came or in that of their numbers is not known: with the cursor at `id` and the others
+    /// remembered as processed, a replay in either order brings nothing twice.
+    pub(crate) fn close_hole(&mut self, id: &str) {
+        self.push(Some(id), id.len(), Bears::Close, What::Place);
+    }
+
+    fn push(&mut self, id: Option<&str>, own_bytes: usize, bears: Bears, what: What) {
         let start = self.ids_cut + self.ids.len();
         if let Some(id) = id {
             self.ids.push_str(id);
-            self.accepted.clear();
-            self.accepted.push_str(id);
+            if bears != Bears::Beyond {
+                self.accepted.clear();
+                self.accepted.push_str(id);
+            }
         }
         let end = self.ids_cut + self.ids.len();
         let own_end = start + own_bytes;
-        self.entries.push_back(Entry { start, end, own_end, moves_cursor: id.is_some(), what, done: false });
+        self.entries.push_back(Entry { start, end, own_end, bears, what, done: false });
     }
 
     /// The records from `first` to `last` are finished; earlier ones may still be at work.
@@ -152,7 +187,7 @@ impl Ledger {
         let end = last.saturating_add(1).saturating_sub(self.first_token).min(known);
         let start = first.saturating_sub(self.first_token).min(end);
         for entry in self.entries.range_mut(start as usize..end as usize) {
-            self.changed |= !entry.done && entry.moves_cursor;
+            self.changed |= !entry.done && entry.bears != Bears::Nothing;
             entry.done = true;
         }
         self.pop_finished();
@@ -162,7 +197,7 @@ impl Ledger {
     pub(crate) fn done(&mut self, token: u64) {
         let entry = token.checked_sub(self.first_token).and_then(|at| self.entries.get_mut(at as usize));
         let Some(entry) = entry else { return };
-        self.changed |= !entry.done && entry.moves_cursor;
+        self.changed |= !entry.done && entry.bears != Bears::Nothing;
         entry.done = true;
         self.pop_finished();
     }
@@ -173,7 +208,7 @@ impl Ledger {
         let keep = token.saturating_add(1).saturating_sub(self.first_token) as usize;
         let discarded = self.entries.len().saturating_sub(keep);
         for entry in self.entries.range(self.entries.len() - discarded..) {
-            if entry.moves_cursor && entry.what != What::Place {
+            if entry.bears != Bears::Nothing && entry.what != What::Place {
                 let id = &self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut];
                 forget(id);
                 if (entry.done || entry.what == What::Skipped) && self.done_before.len() < self.done_ids_max {
@@ -183,7 +218,8 @@ impl Ledger {
         }
         self.entries.truncate(self.entries.len() - discarded);
         if discarded > 0 {
-            let last = self.entries.iter().rev().find(|entry| entry.moves_cursor);
+            let last =
+                self.entries.iter().rev().find(|entry| matches!(entry.bears, Bears::Cursor | Bears::Close));
             self.accepted = match last {
                 Some(entry) => self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut].to_owned(),
                 None => self.processed.clone(),
@@ -195,10 +231,12 @@ impl Ledger {
     /// Forgets the cursor. What the app still has in hand moves it no more.
     pub(crate) fn clear(&mut self) {
         for entry in &mut self.entries {
-            entry.moves_cursor = false;
+            entry.bears = Bears::Nothing;
         }
         self.accepted.clear();
         self.processed.clear();
+        self.beyond.clear();
+        self.beyond_closed = 0;
         self.done_before.clear();
         self.changed = true;
     }
@@ -216,9 +254,14 @@ impl Ledger {
 
     /// The cursor, and what is processed beyond it.
     pub(crate) fn record(&self) -> StoredRecord {
-        let beyond = self.entries.iter().filter(|entry| entry.done && entry.moves_cursor);
-        let done = beyond
-            .map(|entry| self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut].to_owned())
+        let finished = self.entries.iter().filter(|entry| entry.done && entry.bears != Bears::Nothing);
+        let finished = finished
+            .map(|entry| self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut].to_owned());
+        let done = self
+            .beyond
+            .iter()
+            .cloned()
+            .chain(finished)
             .chain(self.done_before.iter().cloned())
             .take(self.done_ids_max)
             .collect();
@@ -235,10 +278,27 @@ impl Ledger {
     fn pop_front(&mut self) {
         let Some(entry) = self.entries.pop_front() else { return };
         self.first_token += 1;
-        if entry.moves_cursor {
-            self.processed.clear();
-            self.processed.push_str(&self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut]);
-            self.changed = true;
+        let id = &self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut];
+        match entry.bears {
+            Bears::Nothing => {}
+            Bears::Cursor => {
+                self.processed.clear();
+                self.processed.push_str(id);
+                // The cursor has passed them.
+                self.beyond.clear();
+                self.beyond_closed = 0;
+                self.changed = true;
+            }
+            Bears::Close => {
+                self.processed.clear();
+                self.processed.push_str(id);
+                self.beyond.drain(..self.beyond_closed);
+                self.beyond.retain(|beyond| beyond != id);
+                self.beyond_closed = self.beyond.len();
+                self.changed = true;
+            }
+            Bears::Beyond if self.beyond.len() < self.done_ids_max => self.beyond.push(id.to_owned()),
+            Bears::Beyond => {}
         }
     }
 
@@ -255,6 +315,10 @@ impl Ledger {
             self.ids_cut += dead;
         }
     }
+}
+
+fn bears_cursor(id: Option<&str>) -> Bears {
+    if id.is_some() { Bears::Cursor } else { Bears::Nothing }
 }
 
 #[cfg(test)]
@@ -341,6 +405,39 @@ mod tests {
         }
         assert_eq!(ledger.processed(), "id-99989");
         assert!(ledger.ids.len() < 64 << 10, "{} bytes", ledger.ids.len());
+    }
+
+    #[test]
+    fn the_cursor_waits_before_a_hole_and_what_is_processed_behind_it_is_remembered() {
+        let mut ledger = Ledger::new(2);
+        ledger.accept(Some("1"));
+        for id in ["4", "3", "5"] {
+            ledger.accept_beyond(Some(id));
+        }
+        ledger.accept_beyond(None);
+        ledger.finish(1, 3);
+        assert_eq!(ledger.take_record(), record("1", &["4", "3"]));
+        ledger.finish(1, 5);
+        assert_eq!((ledger.take_record(), ledger.accepted()), (record("1", &["4", "3"]), "1"), "bounded");
+        ledger.close_hole("3");
+        assert_eq!(ledger.accepted(), "3");
+        ledger.done(6);
+        assert_eq!(ledger.take_record(), record("3", &["4"]), "what came last, and the rest of it");
+        ledger.accept_beyond(Some("7"));
+        ledger.close_hole("7");
+        ledger.finish(7, 8);
+        assert_eq!(ledger.take_record(), record("7", &[]), "an earlier hole is far behind");
+        ledger.accept(Some("6"));
+        ledger.done(9);
+        assert_eq!(ledger.take_record(), record("6", &[]));
+        ledger.accept_beyond(Some("8"));
+        let mut forgotten = Vec::new();
+        assert_eq!(ledger.discard_after(9, |id| forgotten.push(id.to_owned())), 1);
+        assert_eq!((forgotten, ledger.accepted()), (vec!["8".to_owned()], "6"));
+        ledger.accept_beyond(Some("8"));
+        ledger.clear();
+        ledger.done(10);
+        assert_eq!(ledger.record(), record("", &[]));
     }
 
     #[test]

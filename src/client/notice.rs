@@ -184,12 +184,15 @@ pub enum Notice {
     },
     /// Events are missing and the server does not have them.
     Gap {
-        /// Id of the first missing event.
+        /// The first missing event: its id, or on servers that are not ours its number.
         first_missing: String,
-        /// Id of the last missing event.
+        /// The last missing event, likewise.
         last_missing: String,
         /// How many.
         count: u64,
+        /// On servers that are not ours, the `stream_id` that the numbers belong to, where there is one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stream_id: Option<String>,
     },
     /// The stream seems dead.
     LivenessFailure {

@@ -1,6 +1,6 @@
 //! The order of envelopes from servers whose ids mean nothing to us: by the envelope's `sequence`, `event_id` or
 //! `ts`, within its `stream_id`, within one connection. Early events pass (a gap may be all right there), late ones are
-//! subject to the policy. Streams of our own protocol are ordered by the sequencer instead.
+//! subject to the policy. Policy Reorder (`reorder.rs`) and streams of our own protocol use the sequencer instead.
 
 use std::hash::BuildHasher;
 
@@ -11,7 +11,7 @@ use crate::wire::{envelope, time};
 
 use super::config::OrderingConfig;
 
-/// Longest `event_id` that is compared; a longer one is not ordered.
+/// Longest `event_id` that is compared, and longest `stream_id` whose events are put in order; a longer one is not.
 const MARK_BYTES_MAX: usize = 128;
 
 /// By what events are ordered.
@@ -37,6 +37,9 @@ pub enum OutOfOrderPolicy {
     DropWithCallback,
     /// Delivered, counted and reported.
     Accept,
+    /// As [`Self::DropWithCallback`]; moreover an early event is held back until the missing ones have come. With
+    /// [`OrderingRule::Sequence`] and a dedupe window only, since the other rules know of nothing that is missing.
+    Reorder,
 }
 
 /// An event came after one that follows it.
@@ -95,15 +98,26 @@ impl OrderingGuard {
         self.connection = None;
     }
 
-    /// `Some` where the event is late.
-    pub(crate) fn check(&mut self, data: &str) -> Option<Late> {
-        // Most data is no object, or has no such field; a search is far cheaper than a scan.
+    /// The envelope's stream and its number in it, where it has one.
+    pub(crate) fn number<'a>(&self, data: &'a str) -> Option<(&'a str, u64)> {
+        let envelope = self.envelope(data)?;
+        let stream = envelope.stream_id.unwrap_or("");
+        (stream.len() <= MARK_BYTES_MAX).then_some((stream, envelope.sequence?))
+    }
+
+    /// Most data is no object, or has no such field; a search is far cheaper than a scan.
+    fn envelope<'a>(&self, data: &'a str) -> Option<envelope::EnvelopeRef<'a>> {
         let is_object = data.trim_ascii_start().starts_with('{');
         if self.config.rule == OrderingRule::None || !is_object || self.field.find(data.as_bytes()).is_none()
         {
             return None;
         }
-        let envelope = envelope::scan(data)?;
+        envelope::scan(data)
+    }
+
+    /// `Some` where the event is late.
+    pub(crate) fn check(&mut self, data: &str) -> Option<Late> {
+        let envelope = self.envelope(data)?;
         let mark = self.mark(&envelope)?;
         let last = match envelope.stream_id {
             None => match &mut self.connection {

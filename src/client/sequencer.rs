@@ -1,5 +1,5 @@
-//! The order of a stream of our own protocol: every event of a channel has a number, so that a repeat, a hole
-//! and a new epoch are facts, not guesses.
+//! The order of numbered events: of a stream of our own protocol, where every event of a channel has a number and
+//! a repeat, a hole and a new epoch are facts; and of one scope of another server's envelopes (`reorder.rs`).
 //!
 //! An event that comes early is held back while the missing one may still come. If it does not, the client
 //! resumes from before the hole; if the server sends the same hole again, it does not have the events: the app
@@ -8,14 +8,25 @@
 use std::collections::BTreeMap;
 
 use super::config::OrderingConfig;
-use crate::wire::Position;
+use crate::wire::{EventRef, Position};
 
 /// An event that waits for the ones before it.
 #[derive(Debug)]
 pub(crate) struct HeldEvent {
     pub(crate) name: Box<str>,
     pub(crate) data: Box<str>,
-    pub(crate) id: Box<str>,
+    /// `None` where the event has no id of its own.
+    pub(crate) id: Option<Box<str>>,
+}
+
+impl HeldEvent {
+    pub(crate) fn of(event: EventRef<'_>, id: Option<&str>) -> Self {
+        Self { name: event.name.into(), data: event.data.into(), id: id.map(Into::into) }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.name.len() + self.data.len() + self.id.as_deref().map_or(0, str::len)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -120,7 +131,7 @@ impl Sequencer {
 
     /// Keeps an early event. False where it does not fit: the hole must be dealt with now.
     pub(crate) fn hold(&mut self, epoch: &str, sequence: u64, event: HeldEvent) -> bool {
-        let bytes = event.name.len() + event.data.len() + event.id.len();
+        let bytes = event.bytes();
         if self.held.is_empty() {
             epoch.clone_into(&mut self.held_epoch);
         }
@@ -142,8 +153,10 @@ impl Sequencer {
     pub(crate) fn release(&mut self) -> Option<HeldEvent> {
         let next = self.next_of(&self.held_epoch);
         let event = self.held.remove(&next)?;
-        self.held_bytes -= event.name.len() + event.data.len() + event.id.len();
-        self.accept_held(next);
+        self.held_bytes -= event.bytes();
+        let epoch = std::mem::take(&mut self.held_epoch);
+        self.accept(&epoch, next);
+        self.held_epoch = epoch;
         Some(event)
     }
 
@@ -159,23 +172,43 @@ impl Sequencer {
         true
     }
 
-    /// Gives the hole up: what is missing, and the sequencer stands right before the first held event.
-    pub(crate) fn give_up_hole(&mut self) -> Option<Missing> {
-        let first_held = *self.held.keys().next()?;
-        let missing = Missing {
-            epoch: self.held_epoch.clone(),
-            first: self.next_of(&self.held_epoch),
-            last: first_held - 1,
+    /// Gives up what is missing before the first held event, or before this one, which cannot be held: what is missing,
+    /// and the sequencer stands right behind it.
+    pub(crate) fn give_up_hole(&mut self, before: Option<(&str, u64)>) -> Option<Missing> {
+        let first_held = self.held.keys().next().copied();
+        let (epoch, end) = match (first_held, before) {
+            (Some(first), Some((epoch, sequence))) if epoch == self.held_epoch => {
+                (epoch, first.min(sequence))
+            }
+            (Some(first), _) => (self.held_epoch.as_str(), first),
+            (None, Some((epoch, sequence))) => (epoch, sequence),
+            (None, None) => return None,
         };
-        self.accept_held(first_held - 1);
-        Some(missing)
+        let epoch = epoch.to_owned();
+        let first = self.next_of(&epoch);
+        self.accept(&epoch, end - 1);
+        Some(Missing { epoch, first, last: end - 1 })
     }
 
-    /// Gives up what is missing before an event that cannot be held.
-    pub(crate) fn give_up_before(&mut self, epoch: &str, sequence: u64) -> Missing {
-        let missing = Missing { epoch: epoch.to_owned(), first: self.next_of(epoch), last: sequence - 1 };
-        self.accept(epoch, sequence - 1);
-        missing
+    /// The scope: an epoch of ours, or another server's `stream_id`.
+    pub(crate) fn epoch(&self) -> &str {
+        &self.at.epoch
+    }
+
+    /// The last accepted number.
+    pub(crate) fn last(&self) -> u64 {
+        self.at.sequence
+    }
+
+    pub(crate) fn held(&self) -> impl Iterator<Item = &HeldEvent> {
+        self.held.values()
+    }
+
+    /// Whether the hole before what is held was asked for again already.
+    pub(crate) fn is_refetched(&self) -> bool {
+        self.refetched.as_ref().is_some_and(|hole| {
+            hole.epoch == self.held_epoch && hole.sequence == self.next_of(&self.held_epoch)
+        })
     }
 
     pub(crate) fn drop_held(&mut self) {
@@ -193,12 +226,6 @@ impl Sequencer {
 
     fn next_of(&self, epoch: &str) -> u64 {
         self.last_of(epoch).unwrap_or(0).saturating_add(1)
-    }
-
-    fn accept_held(&mut self, sequence: u64) {
-        let epoch = std::mem::take(&mut self.held_epoch);
-        self.accept(&epoch, sequence);
-        self.held_epoch = epoch;
     }
 
     /// Stands behind this event, or behind a later one of its epoch that was accepted before.

@@ -53,6 +53,10 @@ impl Tracks {
         self.list.iter().position(|track| *track.channel == *channel)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     pub(crate) fn get(&mut self, index: usize) -> Option<&mut Track> {
         self.list.get_mut(index)
     }

@@ -1,6 +1,7 @@
 //! What is watched over while a stream is open: silence, and holes in it.
 
 use super::connection::Failure;
+use super::io::Output;
 use super::machine::Client;
 use super::notice::{Code, LivenessKind, Notice};
 use super::state::State;
@@ -61,6 +62,21 @@ impl Client {
             self.timers.clear(Timer::Gap);
         } else if !self.timers.is_set(Timer::Gap) {
             self.timers.set(Timer::Gap, self.now_ms.saturating_add(self.config.ordering.gap_timeout_ms));
+        }
+    }
+
+    /// What is held back, and no new connection brings again, goes to the app now.
+    pub(super) fn let_go(&mut self) {
+        if self.intake.holds_the_last_of_it() {
+            // Several timers may be due at once: what one of them delivered is still to be taken.
+            let is_waiting = self.outputs.contains(&Output::Deliver);
+            if !is_waiting {
+                self.intake.begin(self.now_ms);
+            }
+            self.intake.give_up_all_reordered();
+            if !is_waiting {
+                self.deliver();
+            }
         }
     }
 

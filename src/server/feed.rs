@@ -9,7 +9,7 @@ use super::answer::Refusal;
 use super::faults::Trouble;
 use super::hub::Inner;
 use super::log::{Channel, Frame, LogError, Place};
-use super::options::SlowConsumer;
+use super::options::{Beginning, SlowConsumer};
 use super::request::cut;
 use super::resume::{self, Refused, Wanted};
 use super::stream::refusal;
@@ -75,7 +75,7 @@ pub(crate) enum News {
 impl Feed {
     /// The feed of a channel, alone or as one of `several`, from where the client wants it.
     pub(crate) async fn open(
-        hub: &Inner,
+        hub: &Arc<Inner>,
         name: &str,
         wanted: &Wanted,
         several: bool,
@@ -84,7 +84,14 @@ impl Feed {
         // The head is watched before the bounds are read, so that nothing falls between the two.
         let head = channel.head();
         let bounds = hub.log.bounds(&channel).await.map_err(refusal)?;
-        let start = resume::resolve(wanted, name, several, &bounds, hub.log.as_ref());
+        let mut start = resume::resolve(wanted, name, several, &bounds, hub.log.as_ref());
+        // Who newly comes to a channel of state is given its value.
+        if !start.resumed
+            && wanted.fresh == Beginning::Now
+            && let Some(place) = hub.states.beginning(hub, name).await
+        {
+            start.place = place;
+        }
         let cursor = wanted.cursor.as_deref().filter(|_| start.resumed);
         let began = Began {
             requested: cursor.map(|id| cut(id, ECHO_BYTES_MAX).to_owned()),
@@ -138,6 +145,16 @@ impl Feed {
             let outcome =
                 if began.refused.is_some() { &metrics.replays_failed } else { &metrics.replays_succeeded };
             outcome.inc();
+            let stream_id = &*voice.entry.id;
+            tracing::info!(event = "resume.attempt", stream_id, channel = self.name());
+            if began.refused.is_none() {
+                tracing::info!(
+                    event = "resume.success",
+                    stream_id,
+                    channel = self.name(),
+                    replay = began.count
+                );
+            }
         }
         if let Some(refused) = &began.refused {
             voice.cannot_resume(self, began.requested.as_deref(), refused);

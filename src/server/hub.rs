@@ -22,7 +22,8 @@ use super::publisher::{Message, Publisher};
 use super::reason::CloseReason;
 use super::registry::{Entry, Order, Registry, StreamInfo};
 use super::request::StreamRequest;
-use super::{open, routes};
+use super::state::States;
+use super::{compress, open, routes};
 use crate::wire::id::CURSOR_CHANNELS_MAX;
 
 /// Event streams of one log, for mounting in an axum app.
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) drain: watch::Sender<Option<Drain>>,
     pub(crate) hooks: Hooks,
     pub(crate) registry: Registry,
+    pub(crate) states: States,
 }
 
 /// The server is stopping: every stream picks its own moment before `until`.
@@ -96,6 +98,7 @@ impl Hub {
             drain: watch::Sender::new(None),
             hooks,
             registry: Registry::default(),
+            states: States::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -159,7 +162,13 @@ impl Hub {
             }
             Err(refusal) => Err(refusal),
         };
-        opened.map_err(|refusal| self.refuse(&refusal))
+        let compress = self.inner.options.compress;
+        opened
+            .map(|(handle, response)| match compress {
+                true => (handle, compress::apply(&request.headers, response)),
+                false => (handle, response),
+            })
+            .map_err(|refusal| self.refuse(&refusal))
     }
 
     /// The streams that the query names, all in one; without any the default channel's.

@@ -11,6 +11,7 @@ mod answer;
 mod auth;
 mod channels;
 mod clock;
+mod compress;
 mod controls;
 mod debug;
 mod faults;
@@ -31,6 +32,7 @@ mod request;
 mod resume;
 mod routes;
 pub mod serve;
+pub mod state;
 mod stream;
 mod voice;
 
@@ -41,10 +43,18 @@ pub use hooks::Hooks;
 pub use hub::Hub;
 pub use listen::{ListenOptions, Listener, Tls, TlsError};
 pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Retention};
+#[cfg(feature = "redis")]
+pub use log::{RedisLog, RedisOptions};
 pub use options::{Beginning, CorsOrigins, EventNames, SlowConsumer, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
 pub use reason::CloseReason;
 pub use registry::StreamInfo;
+pub use state::{SharedState, StateError, StateManager, StateOptions};
+
+/// Where heartbeats are logged: they are many, and logged only when asked for. (K29)
+const HEARTBEAT_LOG: &str = "holdfast_sse::heartbeat";
+/// Where beginnings and ends of replays are logged. (K29)
+const REPLAY_LOG: &str = "holdfast_sse::replay";
 
 /// The examples of the README compile.
 #[cfg(doctest)]

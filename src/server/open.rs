@@ -49,6 +49,8 @@ pub(crate) async fn open(
     entry.resumed = asked.wanted.cursor.is_some();
     entry.single = channels.len() == 1;
     let entry = Arc::new(entry);
+    let peer = entry.peer.map(tracing::field::display);
+    tracing::debug!(event = "stream.connect", stream_id, peer);
     // A drain that begins between the two reaches this stream, too.
     let drain = hub.drain.subscribe();
     let ticket = admit(hub, &entry, &channels)?;

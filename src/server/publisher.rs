@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::clock;
 use super::hub::Inner;
-use super::log::{Data, KEY_BYTES_MAX, Key, LogError, NAME_BYTES_MAX, NewEvent};
+use super::log::{Appended, Data, KEY_BYTES_MAX, Key, LogError, NAME_BYTES_MAX, NewEvent};
 use crate::wire::{control, encode};
 
 /// An event to publish.
@@ -213,11 +213,17 @@ impl Publisher {
     /// See [`PublishError`]. After [`LogError::Closed`] or [`LogError::Storage`] it is unknown whether the message was
     /// stored: publish it again under the same idempotency key.
     pub async fn publish(&self, channel: &str, message: Message) -> Result<Published, PublishError> {
+        let appended = self.append(channel, message).await?;
+        Ok(Published { id: self.hub.id(appended.place), duplicate: appended.duplicate })
+    }
+
+    /// The same, for those who think in places.
+    pub(super) async fn append(&self, channel: &str, message: Message) -> Result<Appended, PublishError> {
         let event = message.into_event(self.hub.options.event_bytes_max)?;
         let appended = self.hub.log.append(channel, event).await?;
         if !appended.duplicate {
             self.hub.metrics.events_published.inc();
         }
-        Ok(Published { id: self.hub.id(appended.place), duplicate: appended.duplicate })
+        Ok(appended)
     }
 }

@@ -13,7 +13,7 @@ use super::metrics::Metrics;
 use super::reason::CloseReason;
 use super::registry::Entry;
 use super::resume::{self, Refused};
-use super::{clock, controls};
+use super::{HEARTBEAT_LOG, REPLAY_LOG, clock, controls};
 use crate::wire::control;
 
 /// What goes out next, and the words for it.
@@ -135,6 +135,13 @@ impl Voice {
         let payload = json!({
             "channel": channel, "requestedId": requested, "eventCount": count, "reason": "replay_started"
         });
+        tracing::info!(
+            target: REPLAY_LOG,
+            event = "replay.start",
+            stream_id = &*self.entry.id,
+            channel,
+            events = count
+        );
         self.say(controls::event(control::REPLAY_START, &payload));
     }
 
@@ -142,6 +149,13 @@ impl Voice {
         let payload = json!({
             "channel": channel, "reason": "replay_complete", "eventCount": count, "truncated": false
         });
+        tracing::info!(
+            target: REPLAY_LOG,
+            event = "replay.end",
+            stream_id = &*self.entry.id,
+            channel,
+            events = count
+        );
         self.say(controls::event(control::REPLAY_END, &payload));
     }
 
@@ -161,6 +175,7 @@ impl Voice {
 
     pub(crate) fn heartbeat(&mut self, connection_id: &str) {
         self.hub.metrics.heartbeats_sent.inc();
+        tracing::info!(target: HEARTBEAT_LOG, event = "heartbeat.sent", stream_id = &*self.entry.id);
         let options = &self.hub.options;
         self.say(controls::heartbeat(options.names, options.heartbeat_ms, connection_id));
     }

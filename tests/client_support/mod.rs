@@ -237,7 +237,9 @@ impl Scenario {
     /// Gaps told since the last call: first, last, count.
     pub(crate) fn gaps(&mut self) -> Vec<(String, String, u64)> {
         let gaps = self.take_notices().into_iter().filter_map(|notice| match notice {
-            Notice::Gap { first_missing, last_missing, count } => Some((first_missing, last_missing, count)),
+            Notice::Gap { first_missing, last_missing, count, .. } => {
+                Some((first_missing, last_missing, count))
+            }
             _ => None,
         });
         gaps.collect()

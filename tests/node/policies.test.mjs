@@ -1,6 +1,7 @@
 // The constants, presets and rules that apps pass in.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { inRepository } from '../support/paths.mjs';
 import { deferred, headers, serve } from '../support/stream.mjs';
@@ -14,6 +15,13 @@ test('the presets have the documented numbers, and all are valid', async () => {
   assert.deepEqual(DEFAULT_RETRY_POLICY, {
     baseDelayMs: 1000, maxDelayMs: 30000, maxAttempts: Infinity, maxRetryTimeMs: Infinity, jitterPct: 0.2, multiplier: 2,
   });
+  // The herd (tests/client_herd.rs) is played with what stands in this file; null is without end.
+  const file = JSON.parse(await readFile(inRepository('tests/fixtures/retry-presets.json'), 'utf8'));
+  for (const [preset, expected] of Object.entries(file)) {
+    const value = RetryPolicies[preset];
+    const finite = Object.entries(typeof value === 'function' ? value() : value);
+    assert.deepEqual(Object.fromEntries(finite.map(([name, n]) => [name, n === Infinity ? null : n])), expected, preset);
+  }
   const numbers = ({ baseDelayMs, maxDelayMs, maxAttempts }) => [baseDelayMs, maxDelayMs, maxAttempts];
   assert.equal(RetryPolicies.STANDARD, DEFAULT_RETRY_POLICY);
   for (const [preset, expected] of [
@@ -117,3 +125,88 @@ for (const [orderingRule, late] of [
     });
   }
 }
+
+/** What a client with policy REORDER gets of a server that numbers its events but not as holdfast does. */
+async function reordered(t, respond, options = {}) {
+  const requests = [];
+  const { url } = await serve(t, (request, response) => {
+    requests.push(request.headers['last-event-id']);
+    response.writeHead(200, headers);
+    respond(response, requests.length);
+  });
+  const got = [];
+  const gaps = [];
+  const { promise, resolve } = deferred();
+  const connector = connectSSE(url, {
+    outOfOrderPolicy: 'REORDER',
+    reorderWindowMs: 20,
+    retryPolicy: { baseDelayMs: 1 },
+    ...options,
+    onGap: (info) => gaps.push(info),
+    onEvent: (e) => {
+      got.push(e.sequence);
+      if (e.type === 'end') resolve();
+    },
+  });
+  t.after(() => connector.dispose());
+  await promise;
+  return { got, gaps, requests, lastEventId: connector.lastEventId };
+}
+
+function numbered(sequence, { id = sequence, type = 'a' } = {}) {
+  const envelope = { event_id: ids[0], ts: times[0], sequence, stream_id: 's', type, payload: {} };
+  return `${id === null ? '' : `id: ${id}\n`}event: ${type}\ndata: ${JSON.stringify(envelope)}\n\n`;
+}
+
+test('REORDER puts early events in their place', async (t) => { // K11
+  const outcome = await reordered(t, (response) => {
+    response.write([1, 4, 3, 2].map((n) => numbered(n)).join('') + numbered(5, { type: 'end' }));
+  });
+  assert.deepEqual(outcome, { got: [1, 2, 3, 4, 5], gaps: [], requests: [undefined], lastEventId: '5' });
+});
+
+test('REORDER fetches what is missing by a new connection from before it', async (t) => { // K11
+  const outcome = await reordered(t, (response, connection) => {
+    if (connection === 1) response.write(numbered(1) + numbered(4));
+    else response.write([2, 3, 4].map((n) => numbered(n)).join('') + numbered(5, { type: 'end' }));
+  });
+  assert.deepEqual([outcome.got, outcome.gaps, outcome.requests], [[1, 2, 3, 4, 5], [], [undefined, '1']]);
+});
+
+test('REORDER tells what cannot be had, and goes on', async (t) => { // K11
+  const gap = { firstMissing: '2', lastMissing: '3', count: 2, streamId: 's' };
+  const without = await reordered(t, (response) => {
+    response.write(numbered(1, { id: null }) + numbered(4, { id: null, type: 'end' }));
+  });
+  assert.deepEqual([without.got, without.gaps, without.requests.length], [[1, 4], [gap], 1]);
+  const gone = await reordered(t, (response, connection) => {
+    response.write((connection === 1 ? numbered(1) : '') + numbered(4, { type: 'end' }));
+  });
+  assert.deepEqual([gone.got, gone.gaps, gone.requests], [[1, 4], [gap], [undefined, '1']]);
+  const full = await reordered(t, (response) => {
+    response.write([1, 3, 4, 5].map((n) => numbered(n, { id: null })).join('') + numbered(6, { id: null, type: 'end' }));
+  }, { reorderWindowMs: 1e9, reorderMaxEvents: 3 });
+  assert.deepEqual([full.got, full.gaps.length], [[1, 3, 4, 5, 6], 1], 'a window that is full is not waited for');
+});
+
+test('REORDER is refused where it could not keep its word', async () => { // K11
+  const outOfOrderPolicy = 'REORDER';
+  for (const [options, option, says] of [
+    [{ orderingRule: 'EVENT_ID' }, 'outOfOrderPolicy', /unless orderingRule is 'SEQUENCE': the other rules do not know/],
+    [{ orderingRule: 'TIMESTAMP' }, 'outOfOrderPolicy', /unless orderingRule is 'SEQUENCE'/],
+    [{ orderingRule: 'NONE' }, 'outOfOrderPolicy', /unless orderingRule is 'SEQUENCE'/],
+    [{ enableOrdering: false }, 'outOfOrderPolicy', /unless orderingRule is 'SEQUENCE'/],
+    [{ enableDedupe: false }, 'outOfOrderPolicy', /unless enableDedupe is true/],
+    [{ dedupeMaxSize: 100 }, 'reorderMaxEvents', /at most dedupeMaxSize \(100\).*got 256/],
+    [{ reorderWindowMs: 0 }, 'reorderWindowMs', /a number from 1 /],
+    [{ reorderMaxEvents: '3' }, 'reorderMaxEvents', /a number from 1 /],
+    [{ reorderMaxBytes: -1 }, 'reorderMaxBytes', /a number from 1 /],
+  ]) {
+    const { promise, resolve } = deferred();
+    const connector = connectSSE('http://127.0.0.1:1/', { outOfOrderPolicy, ...options, onError: resolve });
+    const error = await promise;
+    connector.dispose();
+    assert.deepEqual([error.code, error.option], ['invalid_option', option]);
+    assert.match(error.message, says);
+  }
+});

@@ -43,6 +43,9 @@ test('the version is the crate\'s, and the package is free of side effects and d
   assert.equal(manifest.version, crate);
   assert.equal(manifest.sideEffects, false);
   assert.equal(manifest.dependencies, undefined);
+  // Hooks bring no framework along: it is the app's, and an app without one is not asked for it.
+  const optional = Object.entries(manifest.peerDependenciesMeta).filter(([, meta]) => meta.optional).map(([name]) => name);
+  assert.deepEqual(Object.keys(manifest.peerDependencies).sort(), optional.sort());
 });
 
 test('the README has no link that leads nowhere, and no picture', () => {

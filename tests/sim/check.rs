@@ -177,7 +177,7 @@ impl Checker {
 
     pub(crate) fn told(&mut self, notice: &Notice, server: &Server) {
         match notice {
-            Notice::Gap { first_missing, last_missing, count } => {
+            Notice::Gap { first_missing, last_missing, count, .. } => {
                 let (Some(first), Some(end)) = (server.covered(first_missing), server.covered(last_missing))
                 else {
                     self.fail(format!("a gap of ids that never were: {notice:?}"));

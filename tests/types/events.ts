@@ -8,7 +8,7 @@ type Events = {
 };
 
 /** Compiles only where both are the same type. */
-function same<A, B>(_: [A] extends [B] ? ([B] extends [A] ? true : false) : false): void {}
+export function same<A, B>(_: [A] extends [B] ? ([B] extends [A] ? true : false) : false): void {}
 
 const connector = connectSSE<Events>('/stream', {
   onEvent: (event) => {

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         ["demo"] => done(demo::run()),
         ["test", ref parts @ ..] => test::run(parts),
         ["sim", ref options @ ..] => done(sim::run(options)),
+        ["herd"] => done(sim::herd()),
         ["build"] => done(build::run()),
         ["size"] => done(build::size()),
         ["bench"] | ["bench", "client"] => done(bench::client()),
@@ -52,6 +53,7 @@ usage: cargo xtask TASK
   sim [--count N] [--first N]
                    simulates many seeds, 10,000 unless told, and prints how many in a second
   sim --seed N     replays one seed with its whole trace
+  herd             prints how each retry policy brings 10,000 clients back after an outage
   build            builds the npm package into pkg/
   size             builds, and prints the sizes of what an app downloads
   bench [client]   measures the built package in Chromium

@@ -1,4 +1,4 @@
-//! The simulator: one seed with its trace, or many.
+//! The simulator: one seed with its trace, or many; and the herd.
 
 use crate::sh;
 
@@ -15,6 +15,12 @@ pub fn run(args: &[&str]) -> Result<(), String> {
         command.env_remove(variable);
     }
     sh::run_command(command.envs(variables.iter().map(|(variable, number)| (variable, number.to_string()))))
+}
+
+/// Ten thousand clients lose their server at once: how each retry policy brings them back.
+pub fn herd() -> Result<(), String> {
+    let test = "each_preset_and_kind_of_jitter_printed";
+    sh::run_command(&mut sh::command("cargo", &["test", "--test", "client_herd", "--", "--nocapture", test]))
 }
 
 fn variables(args: &[&str]) -> Result<Vec<(&'static str, u64)>, String> {

@@ -135,7 +135,8 @@ fn lint(part: &mut Part) -> Result<(), String> {
     part.counts = false;
     setup::for_lint()?;
     part.sh("cargo", &["fmt", "--all", "--check", "--", "--color", "never"])?;
-    let native = ["clippy", "--workspace", "--all-targets", "--features", "server", "--", "-D", "warnings"];
+    let native =
+        ["clippy", "--workspace", "--all-targets", "--features", "server,redis", "--", "-D", "warnings"];
     part.sh("cargo", &native)?;
     let wasm = ["clippy", "--lib", "--tests", "--target", "wasm32-unknown-unknown", "--", "-D", "warnings"];
     part.sh("cargo", &wasm)
@@ -143,7 +144,8 @@ fn lint(part: &mut Part) -> Result<(), String> {
 
 fn native(part: &mut Part) -> Result<(), String> {
     // Without --no-fail-fast the sums would leave out what comes after the first failing file.
-    part.sh("cargo", &["test", "--workspace", "--features", "server", "--no-fail-fast"])
+    setup::redis()?;
+    part.sh("cargo", &["test", "--workspace", "--features", "server,redis", "--no-fail-fast"])
 }
 
 /// Rust tests in a browser, with a real server beside them.
@@ -166,6 +168,7 @@ fn wasm(part: &mut Part) -> Result<(), String> {
 
 fn node(part: &mut Part) -> Result<(), String> {
     build::once()?;
+    part.sh("cargo", &server::BUILD)?;
     part.command(node_tests("tests/node")?)
 }
 
@@ -179,6 +182,7 @@ fn interop(part: &mut Part) -> Result<(), String> {
 fn packaging(part: &mut Part) -> Result<(), String> {
     setup::browser()?;
     build::once()?;
+    part.sh("cargo", &server::BUILD)?;
     part.command(node_tests("tests/packaging")?)
 }
 

@@ -107,6 +107,15 @@ impl Ring {
         }
     }
 
+    /// Begins anew behind `head`, as after a gap that this process cannot fill.
+    #[cfg(feature = "redis")]
+    pub(crate) fn restart(&mut self, head: Place) {
+        self.frames.clear();
+        self.bytes = 0;
+        self.floor = head;
+        self.bounds.head = head;
+    }
+
     pub(crate) fn clear(&mut self) {
         while !self.frames.is_empty() {
             self.pop();
@@ -155,6 +164,12 @@ const SWEEP_FROM: usize = 64;
 impl Directory {
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Channel>> {
         self.channels.get(name)
+    }
+
+    /// All channels.
+    #[cfg(feature = "redis")]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Channel>> {
+        self.channels.values()
     }
 
     pub(crate) fn insert(&mut self, name: &str, bounds: Bounds) -> Arc<Channel> {

@@ -8,12 +8,15 @@
 //! - [`NullLog`]: nothing; what is published reaches those who listen.
 //! - [`MemoryLog`]: a bounded ring a channel; a new epoch with each process.
 //! - [`RedbLog`]: on disk, the default of `holdfast serve`; an append is acknowledged when it is synced.
+//! - `RedisLog` (feature `redis`): in Redis Streams, for several machines.
 
 mod channel;
 mod memory;
 mod null;
 mod redb;
 mod redb_writer;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +30,8 @@ pub use self::channel::Channel;
 pub use self::memory::MemoryLog;
 pub use self::null::NullLog;
 pub use self::redb::{RedbLog, RedbOptions};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisLog, RedisOptions};
 
 /// Longest channel name, in bytes.
 pub const CHANNEL_BYTES_MAX: usize = 128;
@@ -127,6 +132,14 @@ pub enum Data {
 }
 
 impl Data {
+    #[cfg(feature = "redis")]
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Numbered { before, after } => before.len() + after.len(),
+        }
+    }
+
     pub(crate) fn render(&self, sequence: u64) -> String {
         match self {
             Self::Text(text) => text.clone(),

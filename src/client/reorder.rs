@@ -1,0 +1,337 @@
+//! Policy Reorder: envelopes of servers that are not ours, put in the order of their `sequence`.
+//!
+//! Each scope (a `stream_id`, else the connection) has a sequencer. While one of them waits for what is missing, the
+//! others' events pass, and the cursor stays before the hole: nothing that is held back counts as processed, and a
+//! new connection brings the missing events again.
+//!
+//! A connection that resumes goes on with the numbers of the one before. Where the first number of a scope on it is
+//! one that another event had, the server numbers anew, and so does the scope.
+
+use super::batch::Kind;
+use super::config::OrderingConfig;
+use super::intake::Intake;
+use super::notice::Notice;
+use super::ordering::{Late, Mark};
+use super::sequencer::{HeldEvent, Missing, Place, Sequencer};
+use crate::wire::{EventRef, Position};
+
+/// Holes told whose numbers are remembered, in each scope.
+const TOLD_MAX: usize = 8;
+
+/// Where an event of a scope stands.
+#[derive(Debug, PartialEq, Eq)]
+enum Spot {
+    Next,
+    /// Not behind this number.
+    Late(u64),
+    Early,
+    /// What is held must be let go first: the numbers begin anew, or there are too many scopes.
+    Crowded,
+}
+
+#[derive(Debug)]
+struct Scope {
+    sequencer: Sequencer,
+    /// Something of it came on this connection.
+    seen: bool,
+    /// First and last number of holes that the app was told of: these stay missing.
+    told: Vec<(u64, u64)>,
+}
+
+/// The scopes of one stream, and the window that they share.
+#[derive(Debug)]
+pub(super) struct Scopes {
+    config: OrderingConfig,
+    scopes: Vec<Scope>,
+    held_events: usize,
+    held_bytes: usize,
+    /// Events delivered since the cursor stopped.
+    passed: usize,
+    /// The last id that came since then.
+    place: Option<String>,
+}
+
+impl Scopes {
+    pub(super) fn new(config: OrderingConfig) -> Self {
+        Self { config, scopes: Vec::new(), held_events: 0, held_bytes: 0, passed: 0, place: None }
+    }
+
+    /// A connection opened. One that does not go on where the last one ended has numbers of its own.
+    pub(super) fn opened(&mut self, resumes: bool) {
+        if resumes {
+            self.scopes.iter_mut().for_each(|scope| scope.seen = false);
+        } else {
+            *self = Self::new(self.config);
+        }
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.held_events > 0
+    }
+
+    fn held(&self) -> impl Iterator<Item = &HeldEvent> {
+        self.scopes.iter().flat_map(|scope| scope.sequencer.held())
+    }
+
+    /// An id came; the cursor may move there when all holes are closed.
+    pub(super) fn came(&mut self, id: Option<&str>) {
+        if let Some(id) = id {
+            self.place = Some(id.to_owned());
+        }
+    }
+
+    /// The cursor is forgotten, and what came before with it.
+    pub(super) fn forget_place(&mut self) {
+        self.place = None;
+    }
+
+    fn find(&self, stream: &str) -> Option<usize> {
+        self.scopes.iter().position(|scope| scope.sequencer.epoch() == stream)
+    }
+
+    fn place(&mut self, stream: &str, number: u64) -> Spot {
+        let Some(at) = self.find(stream) else {
+            if self.scopes.len() >= self.config.scopes_max.max(1) {
+                if self.scopes[0].sequencer.has_held() {
+                    return Spot::Crowded;
+                }
+                self.scopes.remove(0);
+            }
+            let sequencer = begin_at(self.config, stream, number);
+            self.scopes.push(Scope { sequencer, seen: true, told: Vec::new() });
+            return Spot::Next;
+        };
+        let scope = &mut self.scopes[at];
+        let place = scope.sequencer.place(stream, number);
+        if place == Place::Repeat {
+            let is_told = scope.told.iter().any(|(first, last)| (*first..=*last).contains(&number));
+            let is_held = !scope.sequencer.has_accepted(stream, number);
+            if scope.seen || is_told || is_held {
+                return Spot::Late(scope.sequencer.last().max(number));
+            }
+            if scope.sequencer.has_held() {
+                return Spot::Crowded;
+            }
+            scope.told.clear();
+            scope.sequencer = begin_at(self.config, stream, number);
+        }
+        scope.seen = true;
+        if place == Place::Early { Spot::Early } else { Spot::Next }
+    }
+
+    /// Keeps an early event. False where it does not fit.
+    fn hold(&mut self, stream: &str, number: u64, event: HeldEvent) -> bool {
+        let bytes = event.bytes();
+        let fits = self.held_events + self.passed < self.config.held_events_max
+            && self.held_bytes.saturating_add(bytes) <= self.config.held_bytes_max;
+        let Some(at) = self.find(stream).filter(|_| fits) else { return false };
+        let held = self.scopes[at].sequencer.hold(stream, number, event);
+        self.held_events += usize::from(held);
+        self.held_bytes += if held { bytes } else { 0 };
+        held
+    }
+
+    fn release(&mut self) -> Option<HeldEvent> {
+        if !self.holds() {
+            return None;
+        }
+        let event = self.scopes.iter_mut().find_map(|scope| scope.sequencer.release())?;
+        self.held_events -= 1;
+        self.held_bytes -= event.bytes();
+        Some(event)
+    }
+
+    fn drop_held(&mut self) {
+        self.scopes.iter_mut().for_each(|scope| scope.sequencer.drop_held());
+        (self.held_events, self.held_bytes, self.passed, self.place) = (0, 0, 0, None);
+    }
+
+    /// Whether no hole was asked for yet; each counts as asked for from now on. `early`: the scope of an event that
+    /// could not be held.
+    fn fetch(&mut self, early: Option<&str>) -> bool {
+        let is_hole = |known: &Sequencer| known.has_held() || early == Some(known.epoch());
+        let mut holes: Vec<_> = self.scopes.iter_mut().map(|scope| &mut scope.sequencer).collect();
+        holes.retain(|known| is_hole(known));
+        if holes.is_empty() || holes.iter().any(|hole| hole.is_refetched()) {
+            return false;
+        }
+        for hole in holes {
+            let stream = hole.epoch().to_owned();
+            hole.refetch(&stream);
+        }
+        true
+    }
+
+    /// Scopes with a hole; only those whose hole was asked for, if `fetched`.
+    fn holes(&self, fetched: bool) -> Vec<usize> {
+        let known = self.scopes.iter().map(|scope| &scope.sequencer).enumerate();
+        let holes = known.filter(|(_, known)| known.has_held() && (!fetched || known.is_refetched()));
+        holes.map(|(at, _)| at).collect()
+    }
+
+    /// Gives up what is missing before what this scope holds, or before this event.
+    fn give_up(&mut self, at: usize, before: Option<(&str, u64)>) -> Option<Missing> {
+        let scope = &mut self.scopes[at];
+        let missing = scope.sequencer.give_up_hole(before)?;
+        if scope.told.len() >= TOLD_MAX {
+            scope.told.remove(0);
+        }
+        scope.told.push((missing.first, missing.last));
+        Some(missing)
+    }
+}
+
+/// Everything up to `number` is accepted.
+fn begin_at(config: OrderingConfig, stream: &str, number: u64) -> Sequencer {
+    Sequencer::new(config, Position { epoch: stream.to_owned(), sequence: number })
+}
+
+impl Intake {
+    /// An event that has a number in its stream.
+    pub(super) fn reordered(&mut self, event: EventRef<'_>, id: Option<&str>, stream: &str, sequence: u64) {
+        // A sequencer's numbers begin at 1, a server's at 0.
+        let number = sequence.saturating_add(1);
+        // Ends: each turn deals with the event or gives up one of the finitely many holes.
+        loop {
+            match self.scopes.place(stream, number) {
+                Spot::Next => {
+                    self.pass(event, id);
+                    self.release_reordered();
+                    return;
+                }
+                Spot::Late(last) => {
+                    let beyond = self.scopes.holds();
+                    if self.skip_done_before(id, beyond) {
+                        return;
+                    }
+                    let last = Mark::Sequence(last.saturating_sub(1));
+                    self.late(event, id, Late { mark: Mark::Sequence(sequence), last });
+                    return;
+                }
+                Spot::Early => {
+                    if self.scopes.hold(stream, number, HeldEvent::of(event, id)) {
+                        self.scopes.came(id);
+                        self.stats.out_of_order += 1;
+                        return;
+                    }
+                    if self.fetch_instead_of(id, Some(stream)) {
+                        return;
+                    }
+                }
+                Spot::Crowded => {
+                    self.give_up_one(None);
+                    continue;
+                }
+            }
+            self.give_up_one(Some((stream, number)));
+        }
+    }
+
+    /// An event whose turn it is, or that has no number.
+    pub(super) fn pass(&mut self, event: EventRef<'_>, id: Option<&str>) {
+        let beyond = self.scopes.holds();
+        if beyond {
+            self.scopes.came(id);
+            self.scopes.passed += 1;
+        }
+        self.deliver(event.name, event.data, id, beyond);
+    }
+
+    /// So much came since the cursor stopped that the holes are dealt with now. True where this event is to come again.
+    pub(super) fn window_is_full(&mut self, id: Option<&str>) -> bool {
+        while self.scopes.holds()
+            && self.scopes.held_events + self.scopes.passed > self.ordering.held_events_max
+        {
+            if self.fetch_instead_of(id, None) {
+                return true;
+            }
+            self.give_up_one(None);
+        }
+        false
+    }
+
+    /// Whether holes can be fetched; each is, once.
+    pub(super) fn fetch_reordered(&mut self) -> bool {
+        self.comes_again() && self.scopes.fetch(None)
+    }
+
+    /// What is missing is overdue: it was fetched, or cannot be.
+    pub(super) fn give_up_overdue(&mut self) {
+        for at in self.scopes.holes(self.comes_again()) {
+            self.give_up_at(at, None);
+        }
+    }
+
+    /// Whether something is held that no new connection brings again.
+    pub(super) fn holds_the_last_of_it(&self) -> bool {
+        self.scopes.holds() && !self.comes_again()
+    }
+
+    /// Nobody will bring what is missing.
+    pub(super) fn give_up_all_reordered(&mut self) {
+        while self.scopes.holds() {
+            self.give_up_one(None);
+        }
+    }
+
+    /// The app asked for an end, or a new connection. Where events were given back, what is held came after them and
+    /// comes again with them.
+    pub(super) fn drop_reordered(&mut self) {
+        let Self { scopes, dedupe: Some(dedupe), .. } = self else { return };
+        scopes.held().filter_map(|event| event.id.as_deref()).for_each(|id| dedupe.forget(id));
+        scopes.drop_held();
+    }
+
+    /// Whether a new connection brings again what is missing, and all that is held.
+    fn comes_again(&self) -> bool {
+        let has_id = |event: &HeldEvent| event.id.as_deref().is_some_and(|id| !id.is_empty());
+        self.may_repeat && !self.ledger.accepted().is_empty() && self.scopes.held().all(has_id)
+    }
+
+    /// Fetches the holes and, with what is missing, this event.
+    fn fetch_instead_of(&mut self, id: Option<&str>, early: Option<&str>) -> bool {
+        let Some(id) = id.filter(|id| !id.is_empty() && self.comes_again()) else { return false };
+        self.effects.refetch = self.scopes.fetch(early);
+        if let Some(dedupe) = self.dedupe.as_mut().filter(|_| self.effects.refetch) {
+            dedupe.forget(id);
+        }
+        self.effects.refetch
+    }
+
+    /// Gives up one hole: one that was asked for if there is one, else one of those that hold something, else the one
+    /// before this event.
+    fn give_up_one(&mut self, before: Option<(&str, u64)>) {
+        let hole = |fetched| self.scopes.holes(fetched).first().copied();
+        let at = hole(true).or_else(|| hole(false)).or_else(|| self.scopes.find(before?.0));
+        if let Some(at) = at {
+            self.give_up_at(at, before);
+        }
+    }
+
+    fn give_up_at(&mut self, at: usize, before: Option<(&str, u64)>) {
+        let Some(missing) = self.scopes.give_up(at, before) else { return };
+        let count = missing.last - missing.first + 1;
+        self.stats.events_missing = self.stats.events_missing.saturating_add(count);
+        self.notice(Notice::Gap {
+            first_missing: (missing.first - 1).to_string(),
+            last_missing: (missing.last - 1).to_string(),
+            count,
+            stream_id: Some(missing.epoch).filter(|stream| !stream.is_empty()),
+        });
+        self.release_reordered();
+    }
+
+    fn release_reordered(&mut self) {
+        while let Some(event) = self.scopes.release() {
+            self.deliver(&event.name, &event.data, event.id.as_deref(), true);
+        }
+        if self.scopes.holds() {
+            return;
+        }
+        self.scopes.passed = 0;
+        if let Some(id) = self.scopes.place.take() {
+            self.batch.push(Kind::Cursor, "", "", Some(&id));
+            self.ledger.close_hole(&id);
+        }
+    }
+}
