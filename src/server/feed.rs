@@ -29,6 +29,8 @@ pub(crate) struct Feed {
     /// Begins the ids of this channel on a stream of several.
     label: Option<Box<str>>,
     presence: Option<watch::Receiver<usize>>,
+    /// How many listeners were told of.
+    crowd: usize,
     /// What is still to be said of the way it began.
     beginning: Option<Box<Began>>,
 }
@@ -105,6 +107,7 @@ impl Feed {
             replay: None,
             label: several.then(|| (escape_channel(name) + ":").into()),
             presence,
+            crowd: 0,
             beginning: Some(Box::new(began)),
         })
     }
@@ -192,10 +195,10 @@ impl Feed {
 
     /// Says how many listen, where that is news.
     pub(crate) fn tell_presence(&mut self, voice: &mut Voice) {
-        if let Some(presence) = &mut self.presence
-            && presence.has_changed().unwrap_or(false)
-        {
-            let count = *presence.borrow_and_update();
+        let Some(presence) = &mut self.presence else { return };
+        let count = *presence.borrow_and_update();
+        if self.crowd != count {
+            self.crowd = count;
             voice.presence(self.channel.name(), count);
         }
     }
