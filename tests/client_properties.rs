@@ -3,7 +3,7 @@
 
 use holdfast_sse::client::{
     Client, Code, Config, DedupeConfig, Head, Input, LivenessConfig, OrderingConfig, OutOfOrderPolicy,
-    Output, RequestId, State, StoredRecord, TransportError,
+    Output, RequestId, State, StoredRecord, TransportError, WhenHidden,
 };
 use holdfast_sse::wire::ParserLimits;
 use proptest::collection::vec;
@@ -82,7 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => Just(Step::Timer),
         3 => token().prop_map(Step::Processed),
         3 => token().prop_map(Step::Done),
-        2 => (0_u8..5).prop_map(Step::Page),
+        2 => (0_u8..7).prop_map(Step::Page),
         1 => token().prop_map(Step::Stop),
         1 => token().prop_map(Step::Reconnect),
         4 => prop_oneof![4 => 0_i64..40_000, 1 => -100_000_i64..0, 1 => any::<i32>().prop_map(|ms| i64::from(ms) * 1_000)].prop_map(Step::Clock),
@@ -103,6 +103,8 @@ fn config(policy: OutOfOrderPolicy) -> Config {
             ..OrderingConfig::default()
         },
         liveness: Some(LivenessConfig { timeout_ms: 5_000, grace_ms: 1_000 }),
+        when_hidden: WhenHidden::Close,
+        hidden_after_ms: 2_000,
         done_ids_max: 5,
         names_max: 2,
         can_refresh_credentials: true,
@@ -168,6 +170,8 @@ proptest! {
                 Step::Page(1) => client.handle_input(now, Input::Online),
                 Step::Page(2) => client.handle_input(now, Input::Offline),
                 Step::Page(3) => client.handle_input(now, Input::Awake),
+                Step::Page(4) => client.handle_input(now, Input::Hidden),
+                Step::Page(5) => client.handle_input(now, Input::Visible),
                 Step::Page(_) => client.handle_input(now, Input::ClearCursor),
                 Step::Stop(started) => client.handle_input(now, Input::Stop { started: *started }),
                 Step::Reconnect(started) => client.handle_input(now, Input::Reconnect { started: *started }),

@@ -20,7 +20,7 @@ const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
  * Where the records of a batch stand while it is run: most batches are through before their call returns, and a table
  * of its own for each would cost more than all else that is done here.
  */
-let shared = new Uint32Array(4_096);
+let shared: Uint32Array | undefined;
 let isSharedTaken = false;
 
 /** A batch that no longer depends on wasm memory. */
@@ -57,7 +57,7 @@ export class Batch {
     if (isSharedTaken) {
       this.#records = words.slice();
     } else {
-      if (shared.length < recordWords) shared = new Uint32Array(recordWords * 2);
+      if (shared === undefined || shared.length < recordWords) shared = new Uint32Array(Math.max(4_096, recordWords * 2));
       shared.set(words);
       this.#records = shared;
       this.#isBorrowed = isSharedTaken = true;

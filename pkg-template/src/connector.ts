@@ -15,7 +15,7 @@ import { Observer } from './observer.js';
 import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, StateChangeInfo, Stats } from './options.js';
 import { Pump, type PumpHost } from './pump.js';
 import { redact } from './redact.js';
-import { isRepeatable, sendRequest, shownUrl } from './request.js';
+import { isRepeatable, Requests, shownUrl } from './request.js';
 import { invalidEvent, type StandardSchemaV1 } from './schema.js';
 import { keeperFor, type StoreKeeper } from './storage.js';
 import { Traps } from './traps.js';
@@ -57,8 +57,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   /** What the app wants, whatever became of it: a failed core is replaced by one that goes on, or by one that rests. */
   #wanted = false;
   readonly #traps = new Traps();
-  /** A request was made since the stream was last closed. */
-  #requested = false;
+  readonly #requests: Requests;
   /** Listeners, loops, schemas and acks; undefined where onEvent is all there is. */
   #consumers: Consumers | undefined;
   /** The error that closed the stream, or will. */
@@ -72,6 +71,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     const options = given ?? {};
     this.#url = url;
     this.#options = options;
+    this.#requests = new Requests(url, options as ConnectOptions);
     const isManual = options.ack === 'manual';
     this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1, isManual ? options.maxUnacked ?? 1_000 : undefined);
     if (isManual || options.schemas !== undefined) this.#consume();
@@ -353,7 +353,8 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   #stateChanged(info: StateChangeInfo): void {
     this.#state = info.to;
     if (info.to === 'closed') {
-      this.#requested = this.#wanted = false;
+      this.#wanted = false;
+      this.#requests.closed();
       running.delete(this);
     }
     // Some closes are told by a callback of their own.
@@ -404,11 +405,8 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     deliver: (...batch) => this.#deliver(...batch),
     notify: (notice) => this.#notice(notice),
     trapped: (message) => this.#trapped(message),
-    request: (url, init, cursor) => {
-      const isFirst = !this.#requested;
-      this.#requested = true;
-      return sendRequest(this.#options as ConnectOptions, url, init, cursor, isFirst);
-    },
+    ask: (option) => this.#requests.ask(option),
+    request: (url, init, cursor) => this.#requests.send(url, init, cursor),
     committed: (cursor, done = []) => {
       this.#progress = [cursor, ...done];
       this.#keeper?.save(cursor, done);

@@ -27,6 +27,8 @@ export function hostOf(weak: WeakRef<HostTarget>): Host {
     leave: leaveCore,
     deliver: (...batch) => safely(0, (target) => target.deliver(...batch)),
     notify: (notice) => safely(undefined, (target) => target.notify(notice)),
+    ask: (option) => safely<Promise<unknown> | undefined>(undefined, (target) => target.ask(option))
+      ?? Promise.reject(new Error('nobody waits for it')),
     request: (...request) => safely<Promise<unknown> | undefined>(undefined, (target) => target.request(...request))
       ?? Promise.reject(new Error('nobody waits for it')),
     committed: (cursor, done) => safely(undefined, (target) => target.committed(cursor, done)),

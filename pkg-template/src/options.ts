@@ -312,6 +312,29 @@ export interface ConnectOptions<Map extends object = EventMap> {
   /** Default 4 MiB. */
   maxEventBytes?: number;
 
+  // Transport
+  /**
+   * How the stream comes. 'eventsource' takes the browser's own EventSource, which sends no headers, method or body, and
+   * tells no status, no comment and no `retry`: options that it cannot keep are errors, every failure is a
+   * `network_error` that is tried again (`maxAttempts` bounds it), liveness goes by events, and a handler that falls
+   * 1,000 events behind costs a reconnect. On a server that is not ours an id that comes twice running counts as inherited:
+   * such a repeat is delivered. Default 'fetch'.
+   */
+  transport?: 'fetch' | 'eventsource';
+  /** With 'eventsource': names of the events to listen to, beside 'message'. Events of other names are not seen. */
+  eventTypes?: readonly (keyof Map & string)[];
+
+  // Life of the page
+  /**
+   * What follows when the page has been hidden for `hiddenAfterMs`: the stream stays as it is; no more is read until the
+   * page is seen again ('pause': the connection stays, and the server feels that it is not read); or the connection is
+   * closed, with the cursor kept, and made anew as soon as the page is seen ('close'; onClose hears the reason `hidden`).
+   * Default 'stay'.
+   */
+  whenHidden?: 'stay' | 'pause' | 'close';
+  /** Default 5,000: who only glances at another tab keeps the stream. */
+  hiddenAfterMs?: number;
+
   // Request
   /** Default 'GET'. A request of another method is sent again only with `replayRequest` or `resumeRequest`. */
   method?: string;
@@ -341,7 +364,10 @@ export interface ConnectOptions<Map extends object = EventMap> {
   /** Sent as `X-Trace-ID`. */
   traceId?: string;
   credentials?: RequestCredentials;
-  /** Send the cursor in this query parameter instead of the `Last-Event-ID` header: across origins it saves the preflight. */
+  /**
+   * Send the cursor in this query parameter instead of the `Last-Event-ID` header: across origins it saves the preflight.
+   * Default with 'eventsource': 'lastEventId', the name that our server reads.
+   */
   lastEventIdParam?: string;
   /** In place of the global fetch. */
   fetch?: typeof fetch;

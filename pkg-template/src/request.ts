@@ -15,11 +15,40 @@ export function isRepeatable({ method = 'GET', body, replayRequest, resumeReques
   return replayRequest === true && !(body instanceof ReadableStream);
 }
 
+/** The requests of one stream, one after the other. */
+export class Requests {
+  readonly #url: Fresh<string | URL>;
+  readonly #options: RequestOptions & Pick<ConnectOptions, 'headers'>;
+  #isFirst = true;
+
+  constructor(url: Fresh<string | URL>, options: RequestOptions & Pick<ConnectOptions, 'headers'>) {
+    this.#url = url;
+    this.#options = options;
+  }
+
+  /** The value that `url` or `headers` has now. */
+  async ask(option: string): Promise<unknown> {
+    return fresh<unknown>(option === 'url' ? this.#url : this.#options.headers);
+  }
+
+  /** See `sendRequest`. */
+  send(url: string, base: RequestInit, cursor: string): ReturnType<typeof sendRequest> {
+    const isFirst = this.#isFirst;
+    this.#isFirst = false;
+    return sendRequest(this.#options, url, base, cursor, isFirst);
+  }
+
+  /** The stream was closed: another one begins with the next request. */
+  closed(): void {
+    this.#isFirst = true;
+  }
+}
+
 /**
  * Sends one request: `base` holds what the core knows (headers, signal, credentials), `isFirst` says that the stream
  * begins with it. Answers with the response and what the app decided about it.
  */
-export async function sendRequest(
+async function sendRequest(
   options: RequestOptions,
   url: string,
   base: RequestInit,

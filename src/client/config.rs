@@ -2,6 +2,7 @@
 
 use super::backoff::RetryPolicy;
 use super::ordering::{OrderingRule, OutOfOrderPolicy};
+use super::visibility::WhenHidden;
 use crate::wire::ParserLimits;
 
 /// The configuration of one client.
@@ -34,6 +35,10 @@ pub struct Config {
     pub unfinished_max: usize,
     /// How long results of asynchronous handlers may wait to be stored. Default 250 ms.
     pub commit_interval_ms: u64,
+    /// What follows when the page is hidden. Default [`WhenHidden::Stay`].
+    pub when_hidden: WhenHidden,
+    /// How long the page must have been hidden for that. Default 5,000 ms.
+    pub hidden_after_ms: u64,
     /// Whether the request may be sent again, after a failure or its clean end (always for GET). Default true.
     pub repeatable: bool,
     /// Whether fresh credentials can be had: headers or URL are functions. Default false.
@@ -60,6 +65,8 @@ impl Default for Config {
             done_ids_max: 1_000,
             unfinished_max: 1,
             commit_interval_ms: 250,
+            when_hidden: WhenHidden::Stay,
+            hidden_after_ms: 5_000,
             repeatable: true,
             can_refresh_credentials: false,
             report_duplicates: false,

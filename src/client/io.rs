@@ -60,6 +60,10 @@ pub enum Input<'a> {
     Online,
     /// The network is gone.
     Offline,
+    /// Nobody sees the page any more; may be told again and again.
+    Hidden,
+    /// The page is seen again.
+    Visible,
     /// The page was frozen or asleep: its sockets may be dead without a sign.
     Awake,
     /// The app stops the stream; records behind this token were never given to it.

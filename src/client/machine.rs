@@ -39,6 +39,9 @@ pub struct Client {
     /// The server asked not to come back before this time.
     pub(super) not_before_ms: u64,
     pub(super) online: bool,
+    pub(super) hidden: bool,
+    /// The page has been hidden for so long that it matters.
+    pub(super) rests: bool,
     pub(super) was_open: bool,
     pub(super) refreshed_credentials: bool,
 }
@@ -63,6 +66,8 @@ impl Client {
             forgotten: false,
             not_before_ms: 0,
             online: true,
+            hidden: false,
+            rests: false,
             was_open: false,
             refreshed_credentials: false,
             config,
@@ -113,6 +118,8 @@ impl Client {
             Input::Flush => self.commit(),
             Input::Online => self.online(),
             Input::Offline => self.online = false,
+            Input::Hidden => self.hidden(),
+            Input::Visible => self.visible(),
             Input::Awake => self.awake(),
             Input::Stop { started } => self.stop(started),
             Input::Reconnect { started } => self.reconnect(started),
@@ -152,10 +159,23 @@ impl Client {
         self.intake.ledger.record()
     }
 
-    /// Whether the app has finished what it was given, but for so much as may be open: then more bytes may be read.
+    /// Whether more bytes may be read: the app has finished what it was given, but for so much as may be open, and the
+    /// page is not hidden where that pauses the reading.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.intake.ledger.len() < self.config.unfinished_max.max(1)
+        self.intake.ledger.len() < self.config.unfinished_max.max(1) && !self.is_paused()
+    }
+
+    /// Records that the app was given, or will be, from the oldest unfinished one on.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.intake.ledger.len()
+    }
+
+    /// Whether the present connection announced our protocol: each of its events has a number of its own as id.
+    #[must_use]
+    pub fn is_numbered(&self) -> bool {
+        self.intake.is_announced()
     }
 
     /// What has been counted.
@@ -209,8 +229,9 @@ impl Client {
 
     pub(super) fn open_request(&mut self) {
         self.timers.clear(Timer::Retry);
-        if !self.online {
-            // Waits for the network, which no timer can know of.
+        self.watch_hidden();
+        if !self.may_request() {
+            // Waits for the network, or for somebody to look: no timer can know of these.
             self.transition(TransitionReason::Lost);
             return;
         }
@@ -238,8 +259,8 @@ impl Client {
                 self.failed(Code::ConnectTimeout, message, true);
             }
             Timer::Retry => {
-                // Offline, the attempt waits for `Input::Online` instead.
-                if self.online && self.transition(TransitionReason::RetryDue) {
+                // Else the attempt waits for `Input::Online` or `Input::Visible`.
+                if self.may_request() && self.transition(TransitionReason::RetryDue) {
                     self.open_request();
                 }
             }
@@ -258,6 +279,7 @@ impl Client {
                 }
             }
             Timer::Commit => self.commit(),
+            Timer::Hidden => self.rest(),
         }
     }
 
@@ -269,10 +291,10 @@ impl Client {
     pub(super) fn awake(&mut self) {
         match self.state {
             // The server's wish stands, whatever the network does.
-            State::Retrying if self.online && self.not_before_ms > self.now_ms => {
+            State::Retrying if self.may_request() && self.not_before_ms > self.now_ms => {
                 self.timers.set(Timer::Retry, self.not_before_ms);
             }
-            State::Retrying if self.online => {
+            State::Retrying if self.may_request() => {
                 self.timers.clear(Timer::Retry);
                 self.transition(TransitionReason::RetryDue);
                 self.open_request();

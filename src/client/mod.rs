@@ -54,7 +54,18 @@ mod sequencer;
 mod state;
 mod stats;
 mod timers;
+mod tracks;
+mod visibility;
 mod watch;
+
+// What the web side offers by itself.
+#[cfg(target_family = "wasm")]
+pub(crate) use {
+    backoff::Exhausted,
+    dedupe::DedupeWindow,
+    liveness::Liveness,
+    ordering::{Mark, OrderingGuard},
+};
 
 pub use backoff::{Backoff, Jitter, RetryPolicy};
 pub use batch::{Batch, Event, Kind, NO_NAME_INDEX, PIECE_BYTES_MAX, PIECE_WORDS, RECORD_WORDS};
@@ -67,3 +78,4 @@ pub use ordering::{OrderingRule, OutOfOrderPolicy};
 pub use response::{Decision, Head, retry_after_ms};
 pub use state::{State, TRANSITIONS, Transition, TransitionReason};
 pub use stats::Stats;
+pub use visibility::WhenHidden;

@@ -15,10 +15,12 @@ pub(crate) enum Timer {
     Gap,
     /// Results of asynchronous handlers are to be stored.
     Commit,
+    /// The page has been hidden for a while.
+    Hidden,
 }
 
-const KINDS: [Timer; 6] =
-    [Timer::Connect, Timer::Retry, Timer::Stable, Timer::Liveness, Timer::Gap, Timer::Commit];
+const KINDS: [Timer; 7] =
+    [Timer::Connect, Timer::Retry, Timer::Stable, Timer::Liveness, Timer::Gap, Timer::Commit, Timer::Hidden];
 
 #[derive(Debug, Default)]
 pub(crate) struct TimerTable {

@@ -3,14 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use web_sys::ReadableStreamDefaultReader;
-
-use super::fetch::{self, Transport};
 use super::host::{BatchCall, Host};
-use super::lifecycle::{PageEvent, PageWatch, is_offline};
+use super::lifecycle::{PageEvent, PageWatch, is_hidden, is_offline};
 use super::options::WebOptions;
 use super::storage::CursorStore;
 use super::timer::{WakeUp, now_ms};
+use super::transport::{self, Transport};
 use crate::client::{Client, Input, Notice, Output, RequestId, State, StoredRecord};
 
 pub(crate) struct Driver {
@@ -19,7 +17,7 @@ pub(crate) struct Driver {
     client: RefCell<Client>,
     store: RefCell<CursorStore>,
     wake_up: RefCell<WakeUp>,
-    transport: RefCell<Option<Transport>>,
+    transport: RefCell<Option<Rc<dyn Transport>>>,
     page_watch: RefCell<Option<PageWatch>>,
     /// Reused for every chunk of every response.
     buffer: RefCell<Vec<u8>>,
@@ -59,8 +57,9 @@ impl Driver {
         let state = self.client.borrow().state();
         if matches!(state, State::Idle | State::Closed) {
             let offline = is_offline(self.options.host.as_deref());
-            let reach = if offline { Input::Offline } else { Input::Online };
-            self.client.borrow_mut().handle_input(now_ms(), reach);
+            let mut client = self.client.borrow_mut();
+            client.handle_input(now_ms(), if offline { Input::Offline } else { Input::Online });
+            client.handle_input(now_ms(), if is_hidden() { Input::Hidden } else { Input::Visible });
         }
         self.input(input);
         if self.client.borrow().state() != State::Closed && self.page_watch.borrow().is_none() {
@@ -80,7 +79,7 @@ impl Driver {
         }
         self.page_watch.take();
         self.store.borrow_mut().abandon();
-        self.wake_up.borrow_mut().set(0, None, || {});
+        self.wake_up.borrow_mut().set(0, None, |_| {});
     }
 
     /// Forgets the cursor, the stored one too.
@@ -92,6 +91,11 @@ impl Driver {
     fn page_event(self: &Rc<Self>, event: PageEvent) {
         match event {
             PageEvent::Leaving => self.input(Input::Flush),
+            PageEvent::Hidden => {
+                self.input(Input::Flush);
+                self.input(Input::Hidden);
+            }
+            PageEvent::Visible => self.input(Input::Visible),
             PageEvent::Back => self.input(Input::Awake),
             PageEvent::Online => self.input(Input::Online),
             PageEvent::Offline if is_offline(self.options.host.as_deref()) => self.input(Input::Offline),
@@ -121,22 +125,7 @@ impl Driver {
 
     /// Whether answers to this request are still wanted.
     pub(crate) fn is_current(&self, id: RequestId) -> bool {
-        self.transport.borrow().as_ref().is_some_and(|transport| transport.id == id)
-    }
-
-    /// The body of this request is read by `reader`.
-    pub(crate) fn read_by(&self, id: RequestId, reader: ReadableStreamDefaultReader) {
-        if let Some(transport) = self.transport.borrow().as_ref().filter(|transport| transport.id == id) {
-            transport.read_by(reader);
-        }
-    }
-
-    /// The promise that resolves when the app has caught up; `None` where it has.
-    pub(crate) fn backlog(&self) -> Option<js_sys::Promise> {
-        if self.client.borrow().is_drained() {
-            return None;
-        }
-        self.transport.borrow().as_ref().map(Transport::wait_for_app)
+        self.transport.borrow().as_ref().is_some_and(|transport| transport.id() == id)
     }
 
     fn drain(self: &Rc<Self>) {
@@ -158,7 +147,7 @@ impl Driver {
         if client.is_drained()
             && let Some(transport) = self.transport.borrow().as_ref()
         {
-            transport.app_caught_up();
+            transport.go_on();
         }
         if client.state() == State::Closed {
             self.page_watch.take();
@@ -187,7 +176,7 @@ impl Driver {
                         driver.storage_problem(Some(message));
                     }
                 });
-                *self.transport.borrow_mut() = Some(fetch::start(self, request));
+                *self.transport.borrow_mut() = Some(transport::start(self, request));
             }
             Output::Abort(id) => {
                 if self.is_current(id)
@@ -230,9 +219,12 @@ impl Driver {
 
     fn wait(self: &Rc<Self>, at_ms: Option<u64>) {
         let driver = Rc::downgrade(self);
-        self.wake_up.borrow_mut().set(now_ms(), at_ms, move || {
+        self.wake_up.borrow_mut().set(now_ms(), at_ms, move |slept| {
             if let Some(driver) = driver.upgrade() {
                 driver.wake_up.borrow_mut().fired();
+                if slept {
+                    driver.input(Input::Awake);
+                }
                 driver.input(Input::Timer);
             }
         });

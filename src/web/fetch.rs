@@ -9,16 +9,15 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{AbortController, AbortSignal, Headers, ReadableStreamDefaultReader, RequestInit, Response};
 
 use super::driver::Driver;
-use super::host::as_function;
-use super::options::parse_url;
-use crate::client::{Code, Decision, Head, Input, Request, RequestId, TransportError, retry_after_ms};
+use super::transport::{Stop, Transport, address, ask, get, message_of, wanted};
+use crate::client::{Code, Decision, Head, Input, Request, RequestId, retry_after_ms};
 
 /// Bytes that are parsed at once: bounds what one delivery holds, however large the browser's chunks are.
 const SLICE_BYTES_MAX: u32 = 64 << 10;
 
-/// A request under way.
-pub(crate) struct Transport {
-    pub(crate) id: RequestId,
+/// A fetch under way.
+struct Fetching {
+    id: RequestId,
     controller: Option<AbortController>,
     /// Resolves the promise that the reader waits on while the app is busy.
     resume: RefCell<Option<Function>>,
@@ -26,30 +25,31 @@ pub(crate) struct Transport {
     reader: RefCell<Option<ReadableStreamDefaultReader>>,
 }
 
-impl Transport {
-    pub(crate) fn abort(&self) {
+impl Fetching {
+    /// A promise for when the app has caught up, or the request is given up.
+    fn wait_for_app(&self) -> Promise {
+        Promise::new(&mut |resolve, _| {
+            *self.resume.borrow_mut() = Some(resolve);
+        })
+    }
+}
+
+impl Transport for Fetching {
+    fn id(&self) -> RequestId {
+        self.id
+    }
+
+    fn abort(&self) {
         if let Some(controller) = &self.controller {
             controller.abort();
         }
         if let Some(reader) = self.reader.take() {
             ignore(reader.cancel());
         }
-        self.app_caught_up();
+        self.go_on();
     }
 
-    /// The body is read by this reader from now on.
-    pub(crate) fn read_by(&self, reader: ReadableStreamDefaultReader) {
-        *self.reader.borrow_mut() = Some(reader);
-    }
-
-    /// A promise for when the app has caught up, or the request is given up.
-    pub(crate) fn wait_for_app(&self) -> Promise {
-        Promise::new(&mut |resolve, _| {
-            *self.resume.borrow_mut() = Some(resolve);
-        })
-    }
-
-    pub(crate) fn app_caught_up(&self) {
+    fn go_on(&self) {
         if let Some(resume) = self.resume.take() {
             let _ = resume.call0(&JsValue::UNDEFINED);
         }
@@ -57,49 +57,33 @@ impl Transport {
 }
 
 /// Starts a request; what comes of it reaches the driver as inputs.
-pub(crate) fn start(driver: &Rc<Driver>, request: Request) -> Transport {
+pub(crate) fn start(driver: &Rc<Driver>, request: Request) -> Rc<dyn Transport> {
     let controller = AbortController::new().ok();
-    let signal = controller.as_ref().map(AbortController::signal);
     let id = request.id;
     let weak = Rc::downgrade(driver);
+    let fetching =
+        Rc::new(Fetching { id, controller, resume: RefCell::default(), reader: RefCell::default() });
+    let reading = Rc::clone(&fetching);
     spawn_local(async move {
-        let result = exchange(&weak, &request, signal).await;
-        if let Some(driver) = weak.upgrade() {
-            match result {
-                Ok(()) => driver.input(Input::End(id)),
-                Err(Stop::Error(error)) => driver.input(Input::Failed(id, error)),
-                Err(Stop::NotWanted) => {}
+        match exchange(&weak, &reading, &request).await {
+            Ok(()) => {
+                if let Some(driver) = weak.upgrade() {
+                    driver.input(Input::End(id));
+                }
             }
+            Err(stop) => stop.tell(&weak, id),
         }
     });
-    Transport { id, controller, resume: RefCell::default(), reader: RefCell::default() }
+    fetching
 }
 
-/// Why an exchange ended before its body did.
-enum Stop {
-    Error(TransportError),
-    /// The request was given up meanwhile.
-    NotWanted,
-}
-
-impl Stop {
-    fn network(message: String) -> Self {
-        Self::Error(TransportError { code: Code::NetworkError, message, retry: true })
-    }
-
-    fn final_(code: Code, message: String) -> Self {
-        Self::Error(TransportError { code, message, retry: false })
-    }
-}
-
-/// The driver is held only between awaits: a connector that is dropped takes its reader with it.
-async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSignal>) -> Result<(), Stop> {
-    let driver = || weak.upgrade().filter(|driver| driver.is_current(request.id)).ok_or(Stop::NotWanted);
-    let url_option = driver()?.options.url.clone();
-    let headers_option = driver()?.options.headers.clone();
-    let url = ask("url", url_option).await?;
-    let headers = ask("headers", headers_option).await?;
-    let (url, init) = build(&*driver()?, request, &url, &headers, signal)?;
+async fn exchange(weak: &Weak<Driver>, fetching: &Fetching, request: &Request) -> Result<(), Stop> {
+    let driver = || wanted(weak, request.id);
+    let url = address(weak, request).await?;
+    let has_headers = driver()?.options.has_headers;
+    let headers = if has_headers { ask(weak, request.id, "headers").await? } else { JsValue::UNDEFINED };
+    let signal = fetching.controller.as_ref().map(AbortController::signal);
+    let init = build(&*driver()?, request, &headers, signal)?;
     let crosses_origins = is_cross_origin(&url);
     let has_cursor_header =
         !request.last_event_id.is_empty() && driver()?.options.last_event_id_param.is_none();
@@ -131,7 +115,8 @@ async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSi
         return Err(Stop::final_(Code::InvalidOption, message.to_owned()));
     }
     let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
-    driver()?.read_by(request.id, reader.clone());
+    driver()?;
+    *fetching.reader.borrow_mut() = Some(reader.clone());
     loop {
         let chunk = JsFuture::from(reader.read()).await.map_err(|error| Stop::network(broke_off(&error)))?;
         if get(&chunk, "done").is_truthy() {
@@ -157,9 +142,8 @@ async fn exchange(weak: &Weak<Driver>, request: &Request, signal: Option<AbortSi
             }
             start = end;
             // Not reading is the backpressure: the browser's buffers fill, then TCP's, then the server's.
-            let backlog = driver()?.backlog();
-            if let Some(backlog) = backlog {
-                let _ = JsFuture::from(backlog).await;
+            if !driver()?.client().is_drained() {
+                let _ = JsFuture::from(fetching.wait_for_app()).await;
                 driver()?;
             }
         }
@@ -173,27 +157,12 @@ fn ignore(promise: Promise) {
     });
 }
 
-/// The value of an option that may be a function, sync or async, asked anew at each attempt.
-async fn ask(name: &str, option: JsValue) -> Result<JsValue, Stop> {
-    let Some(function) = as_function(&option) else { return Ok(option) };
-    let failed =
-        |error: JsValue| Stop::network(format!("the {name} function failed: {}", message_of(&error)));
-    let answer = function.call0(&JsValue::UNDEFINED).map_err(failed)?;
-    JsFuture::from(Promise::resolve(&answer)).await.map_err(failed)
-}
-
 fn build(
     driver: &Driver,
     request: &Request,
-    url: &JsValue,
     headers: &JsValue,
     signal: Option<AbortSignal>,
-) -> Result<(web_sys::Url, RequestInit), Stop> {
-    let text = url.as_string().or_else(|| url.dyn_ref::<web_sys::Url>().map(web_sys::Url::href));
-    let text = text.ok_or_else(|| {
-        Stop::final_(Code::InvalidUrl, "the url function did not answer with a string or a URL".to_owned())
-    })?;
-    let url = parse_url(&text).map_err(|message| Stop::final_(Code::InvalidUrl, message))?;
+) -> Result<RequestInit, Stop> {
     let headers = own_headers(headers)?;
     let set = |name: &str, value: &str| {
         headers.set(name, value).map_err(|_| {
@@ -206,11 +175,8 @@ fn build(
     if let Some(trace_id) = &driver.options.trace_id {
         set("X-Trace-ID", trace_id)?;
     }
-    if !request.last_event_id.is_empty() {
-        match &driver.options.last_event_id_param {
-            Some(param) => url.search_params().set(param, &request.last_event_id),
-            None => set("Last-Event-ID", &as_byte_string(&request.last_event_id))?,
-        }
+    if !request.last_event_id.is_empty() && driver.options.last_event_id_param.is_none() {
+        set("Last-Event-ID", &as_byte_string(&request.last_event_id))?;
     }
     let init = RequestInit::new();
     init.set_headers(&headers);
@@ -221,7 +187,7 @@ fn build(
     if let Some(credentials) = &driver.options.credentials {
         let _ = Reflect::set(options, &"credentials".into(), &credentials.as_str().into());
     }
-    Ok((url, init))
+    Ok(init)
 }
 
 fn own_headers(headers: &JsValue) -> Result<Headers, Stop> {
@@ -301,15 +267,4 @@ fn describe_failure(error: &JsValue, crosses_origins: bool, has_cursor_header: b
              the query instead, which needs no preflight"
         ),
     }
-}
-
-fn message_of(error: &JsValue) -> String {
-    get(error, "message")
-        .as_string()
-        .or_else(|| error.as_string())
-        .unwrap_or_else(|| "unknown error".to_owned())
-}
-
-fn get(object: &JsValue, key: &str) -> JsValue {
-    Reflect::get(object, &key.into()).unwrap_or(JsValue::UNDEFINED)
 }

@@ -21,6 +21,8 @@ export interface Host {
   /** The core begins to work, and comes to an end: what lies between and never ends is a failure. */
   enter(): void;
   leave(): void;
+  /** The value that the option `url` or `headers` has now. */
+  ask(option: string): Promise<unknown>;
   /** Makes a request. Answers with its response, or with the response and what the app decided about it. */
   request(url: string, init: RequestInit, cursor: string): Promise<unknown>;
   /** The cursor moved to here: everything up to it is processed, and so are the ids in `done`. */
@@ -61,6 +63,9 @@ extern "C" {
 
     #[wasm_bindgen(method, structural)]
     pub(crate) fn leave(this: &Host);
+
+    #[wasm_bindgen(method, structural)]
+    pub(crate) fn ask(this: &Host, option: &str) -> js_sys::Promise;
 
     #[wasm_bindgen(method, structural)]
     pub(crate) fn request(

@@ -13,6 +13,9 @@ pub(crate) enum PageEvent {
     Offline,
     /// It may end, or be frozen, without another word.
     Leaving,
+    /// Nobody sees it any more; it may end, too.
+    Hidden,
+    Visible,
     /// It was frozen or cached: sockets may be dead.
     Back,
 }
@@ -22,7 +25,8 @@ const LISTENED: [(&str, bool, PageEvent); 7] = [
     ("online", false, PageEvent::Online),
     ("offline", false, PageEvent::Offline),
     ("pagehide", false, PageEvent::Leaving),
-    ("visibilitychange", true, PageEvent::Leaving),
+    // Which of the two is asked when it comes.
+    ("visibilitychange", true, PageEvent::Hidden),
     ("freeze", true, PageEvent::Leaving),
     ("pageshow", false, PageEvent::Back),
     ("resume", true, PageEvent::Back),
@@ -49,9 +53,12 @@ impl PageWatch {
             };
             let tell = tell.clone();
             let closure = Listener::new(move |dom_event: JsValue| {
-                if is_meant(name, &dom_event) {
-                    tell(event);
+                if name == "pageshow" && !flag(&dom_event, "persisted").is_truthy() {
+                    // Not back from the cache: a load like any other.
+                    return;
                 }
+                let seen = event == PageEvent::Hidden && !is_hidden();
+                tell(if seen { PageEvent::Visible } else { event });
             });
             if target.add_event_listener_with_callback(name, closure.as_ref().unchecked_ref()).is_ok() {
                 listeners.push((target, name, closure));
@@ -69,17 +76,13 @@ impl Drop for PageWatch {
     }
 }
 
-/// A `pageshow` of a page that was not cached, and a tab that comes into view, mean nothing here.
-fn is_meant(name: &str, dom_event: &JsValue) -> bool {
-    let flag =
-        |object: &JsValue, key: &str| js_sys::Reflect::get(object, &key.into()).unwrap_or(JsValue::UNDEFINED);
-    match name {
-        "pageshow" => flag(dom_event, "persisted").is_truthy(),
-        "visibilitychange" => global("document").is_some_and(|document| {
-            flag(&document, "visibilityState").as_string().as_deref() == Some("hidden")
-        }),
-        _ => true,
-    }
+/// Whether there is a page, and nobody sees it.
+pub(crate) fn is_hidden() -> bool {
+    global("document").is_some_and(|document| flag(&document, "visibilityState") == "hidden")
+}
+
+fn flag(object: &JsValue, key: &str) -> JsValue {
+    js_sys::Reflect::get(object, &key.into()).unwrap_or(JsValue::UNDEFINED)
 }
 
 /// Whether the browser believes itself offline. Loopback needs no network, so `host` decides as well.

@@ -9,16 +9,20 @@
 
 mod connector;
 mod driver;
+mod event_source;
 mod fetch;
 mod helpers;
 mod host;
 mod lifecycle;
 mod options;
 mod parser;
+mod policies;
 mod storage;
 mod timer;
+mod transport;
 
 pub use connector::Connector;
 pub use helpers::{set_trap_hook, version};
 pub use host::Host;
 pub use parser::StreamParser;
+pub use policies::{Policies, transitions};

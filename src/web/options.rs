@@ -1,18 +1,15 @@
 //! Options as an app writes them, checked one by one: an error names the option, what it got and what it takes.
-//!
-//! serde-wasm-bindgen ignores unknown keys, names no field in its errors and refuses `Infinity` for integers
-//! (the documented default of `maxAttempts`), so keys are checked here and values decoded field by field.
 
 mod checks;
+mod fields;
 
-use js_sys::{Function, Object, Reflect};
-use serde::de::DeserializeOwned;
+use std::rc::Rc;
+
+use js_sys::Reflect;
 use wasm_bindgen::prelude::*;
 
+use self::fields::{Fields, InvalidOption, describe};
 use crate::client::{CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, RetryPolicy};
-
-/// Longest time that an option can set: what `setTimeout` can wait for.
-const MS_MAX: f64 = i32::MAX as f64;
 
 const CALLBACKS: [&str; 19] = [
     "onEvent",
@@ -36,7 +33,7 @@ const CALLBACKS: [&str; 19] = [
     "fetch",
 ];
 
-const VALUES: [&str; 42] = [
+const VALUES: [&str; 46] = [
     "retryPolicy",
     "autoReconnect",
     "timeout",
@@ -79,6 +76,10 @@ const VALUES: [&str; 42] = [
     "maxUnacked",
     "schemas",
     "onInvalidEvent",
+    "transport",
+    "eventTypes",
+    "whenHidden",
+    "hiddenAfterMs",
 ];
 
 const RETRY_POLICY: [&str; 7] =
@@ -87,10 +88,10 @@ const RETRY_POLICY: [&str; 7] =
 /// Everything that the web side needs to know about one stream.
 pub(crate) struct WebOptions {
     pub(crate) config: Config,
-    /// A string, or a function that answers with one (or a promise of one) at each attempt.
-    pub(crate) url: JsValue,
-    /// An object, or a function that answers with one (or a promise of one) at each attempt.
-    pub(crate) headers: JsValue,
+    pub(crate) url: Url,
+    pub(crate) transport: TransportKind,
+    /// There are headers of the app's, asked for at each attempt.
+    pub(crate) has_headers: bool,
     pub(crate) trace_id: Option<String>,
     /// The key of the stored cursor; `None` does not persist.
     pub(crate) persist_key: Option<String>,
@@ -103,20 +104,18 @@ pub(crate) struct WebOptions {
     pub(crate) host: Option<String>,
 }
 
-/// An option that cannot be used.
-pub(crate) struct InvalidOption {
-    code: &'static str,
-    option: String,
-    message: String,
+/// Where the stream comes from.
+pub(crate) enum Url {
+    Known(String),
+    /// The app gave a function, which is asked at each attempt.
+    Asked,
 }
 
-impl From<InvalidOption> for JsValue {
-    fn from(invalid: InvalidOption) -> Self {
-        let error = js_sys::Error::new(&invalid.message);
-        let _ = Reflect::set(&error, &"code".into(), &invalid.code.into());
-        let _ = Reflect::set(&error, &"option".into(), &invalid.option.into());
-        error.into()
-    }
+/// How it comes.
+pub(crate) enum TransportKind {
+    Fetch,
+    /// The native EventSource, which hears events of these names.
+    EventSource(Rc<[String]>),
 }
 
 impl WebOptions {
@@ -130,19 +129,22 @@ impl WebOptions {
         root.choice("onHandlerError", &["skip", "retry", "stop"])?;
         let _: Option<bool> = root.flag("debug")?;
 
-        let (known_url, url) = check_url(url)?;
+        let known_url = check_url(&url)?;
         let headers = check_headers(&root)?;
+        let transport = checks::transport(&root)?;
         let mut config = read_config(&root)?;
         config.repeatable = checks::repeatable(&root)?;
         config.can_refresh_credentials = config.repeatable && (headers.is_function() || url.is_function());
         config.unfinished_max = checks::unfinished_max(&root)?;
+        config.when_hidden = checks::when_hidden(&root, &transport, config.repeatable)?;
+        set(&mut config.hidden_after_ms, root.ms("hiddenAfterMs", 0.0)?);
         checks::schemas(&root)?;
         let has_sink = check_methods(&root, "metricsSink", &["incCounter", "setGauge", "observe"])?;
         let has_logger = check_methods(&root, "logger", &["debug", "info", "warn", "error"])?;
         let counts = root.flag("enableMetrics")?.unwrap_or(true) && has_sink;
         root.flag("trackEventLag")?;
         config.report_duplicates = counts || has_logger || root.function("onDuplicate")?.is_some();
-        config.rng_seed = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
+        config.rng_seed = random_seed();
 
         let persist = root.flag("persistLastEventId")?;
         let has_store = check_methods(&root, "eventIdStorage", &["get", "set", "clear"])?;
@@ -162,18 +164,44 @@ impl WebOptions {
                 ));
             }
         };
+        let last_event_id_param = root.string("lastEventIdParam")?;
+        let last_event_id_param = match &transport {
+            TransportKind::Fetch => last_event_id_param,
+            // Our server's name for it.
+            TransportKind::EventSource(_) => last_event_id_param.or_else(|| Some("lastEventId".to_owned())),
+        };
         Ok(Self {
             config,
-            url,
-            headers,
+            url: known_url.as_ref().map_or(Url::Asked, |url| Url::Known(url.href())),
+            transport,
+            has_headers: !headers.is_undefined(),
             trace_id: root.string("traceId")?,
             persist_key,
             app_keeps_cursor,
             credentials: root.choice("credentials", &["omit", "same-origin", "include"])?,
-            last_event_id_param: root.string("lastEventIdParam")?,
+            last_event_id_param,
             host: known_url.map(|url| url.hostname()),
         })
     }
+}
+
+/// The policies by themselves: these options, and no others.
+pub(crate) fn read_policies(options: &JsValue) -> Result<Config, InvalidOption> {
+    let root = Fields::of("", options)?;
+    root.only(&[&[
+        "retryPolicy",
+        "livenessTimeoutMs",
+        "livenessGracePeriodMs",
+        "dedupeMaxSize",
+        "dedupeTtlMs",
+        "orderingRule",
+        "outOfOrderPolicy",
+    ]])?;
+    Ok(Config { rng_seed: random_seed(), ..read_config(&root)? })
+}
+
+fn random_seed() -> u64 {
+    (js_sys::Math::random() * 2_f64.powi(53)) as u64
 }
 
 fn read_config(root: &Fields<'_>) -> Result<Config, InvalidOption> {
@@ -231,9 +259,9 @@ fn read_retry_policy(root: &Fields<'_>) -> Result<RetryPolicy, InvalidOption> {
 }
 
 /// The URL, parsed against the page's where it is known beforehand.
-fn check_url(url: JsValue) -> Result<(Option<web_sys::Url>, JsValue), InvalidOption> {
+fn check_url(url: &JsValue) -> Result<Option<web_sys::Url>, InvalidOption> {
     if url.is_function() {
-        return Ok((None, url));
+        return Ok(None);
     }
     let text = match url.as_string() {
         Some(text) => text,
@@ -242,7 +270,7 @@ fn check_url(url: JsValue) -> Result<(Option<web_sys::Url>, JsValue), InvalidOpt
             None => {
                 let message = format!(
                     "the URL is a string, a URL or a function that returns one, got {}",
-                    describe(&url)
+                    describe(url)
                 );
                 return Err(InvalidOption { code: "invalid_url", option: "url".to_owned(), message });
             }
@@ -253,7 +281,7 @@ fn check_url(url: JsValue) -> Result<(Option<web_sys::Url>, JsValue), InvalidOpt
         option: "url".to_owned(),
         message,
     })?;
-    Ok((Some(parsed), JsValue::from(text)))
+    Ok(Some(parsed))
 }
 
 /// Parses an address the way the page would, and sees that a stream can come from it.
@@ -305,171 +333,4 @@ fn set<T>(field: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *field = value;
     }
-}
-
-/// An object whose fields are read by name.
-struct Fields<'a> {
-    prefix: &'a str,
-    object: Object,
-}
-
-impl<'a> Fields<'a> {
-    fn of(prefix: &'a str, value: &JsValue) -> Result<Self, InvalidOption> {
-        if value.is_undefined() {
-            return Ok(Self { prefix, object: Object::new() });
-        }
-        match value.dyn_ref::<Object>() {
-            Some(object) if !value.is_function() && !js_sys::Array::is_array(value) => {
-                Ok(Self { prefix, object: object.clone() })
-            }
-            _ => {
-                let name = if prefix.is_empty() { "options" } else { prefix };
-                Err(InvalidOption {
-                    code: "invalid_option",
-                    option: name.to_owned(),
-                    message: format!("{name} takes an object, got {}", describe(value)),
-                })
-            }
-        }
-    }
-
-    fn get(&self, name: &str) -> JsValue {
-        Reflect::get(&self.object, &name.into()).unwrap_or(JsValue::UNDEFINED)
-    }
-
-    /// No keys but these.
-    fn only(&self, known: &[&[&str]]) -> Result<(), InvalidOption> {
-        let known = || known.iter().flat_map(|names| names.iter().copied());
-        for key in Object::keys(&self.object).iter().filter_map(|key| key.as_string()) {
-            if known().any(|name| name == key) {
-                continue;
-            }
-            let nearest = known().map(|name| (distance(&key, name), name)).min();
-            let hint = match nearest {
-                Some((distance, name)) if distance <= 3 => format!("; did you mean {}?", self.path(name)),
-                _ => format!("; it takes {}", known().collect::<Vec<_>>().join(", ")),
-            };
-            let option = self.path(&key);
-            return Err(InvalidOption {
-                code: "invalid_option",
-                message: format!("unknown option {option}{hint}"),
-                option,
-            });
-        }
-        Ok(())
-    }
-
-    fn function(&self, name: &str) -> Result<Option<Function>, InvalidOption> {
-        let value = self.get(name);
-        if value.is_undefined() {
-            return Ok(None);
-        }
-        value.dyn_into::<Function>().map(Some).map_err(|value| self.invalid(name, "a function", &value))
-    }
-
-    fn number(&self, name: &str, min: f64, max: f64) -> Result<Option<f64>, InvalidOption> {
-        let takes = || {
-            if max.is_finite() {
-                format!("a number from {min} to {max}")
-            } else {
-                format!("a number from {min}, or Infinity")
-            }
-        };
-        let value = self.field::<f64>(name, &takes)?;
-        match value {
-            Some(number) if !(min..=max).contains(&number) => {
-                Err(self.invalid(name, &takes(), &self.get(name)))
-            }
-            _ => Ok(value),
-        }
-    }
-
-    fn ms(&self, name: &str, min: f64) -> Result<Option<u64>, InvalidOption> {
-        Ok(self.number(name, min, MS_MAX)?.map(|ms| ms as u64))
-    }
-
-    fn count(&self, name: &str, min: f64) -> Result<Option<usize>, InvalidOption> {
-        Ok(self.number(name, min, f64::from(1 << 30))?.map(|count| count as usize))
-    }
-
-    fn flag(&self, name: &str) -> Result<Option<bool>, InvalidOption> {
-        self.field(name, &|| "true or false".to_owned())
-    }
-
-    fn string(&self, name: &str) -> Result<Option<String>, InvalidOption> {
-        let text = self.field::<String>(name, &|| "a string that is not empty".to_owned())?;
-        match text {
-            Some(text) if text.is_empty() => {
-                Err(self.invalid(name, "a string that is not empty", &text.into()))
-            }
-            text => Ok(text),
-        }
-    }
-
-    fn choice(&self, name: &str, choices: &[&str]) -> Result<Option<String>, InvalidOption> {
-        let takes = || choices.iter().map(|choice| format!("'{choice}'")).collect::<Vec<_>>().join(", ");
-        match self.field::<String>(name, &takes)? {
-            Some(text) if !choices.contains(&text.as_str()) => {
-                Err(self.invalid(name, &takes(), &text.into()))
-            }
-            text => Ok(text),
-        }
-    }
-
-    fn field<T: DeserializeOwned>(
-        &self,
-        name: &str,
-        takes: &dyn Fn() -> String,
-    ) -> Result<Option<T>, InvalidOption> {
-        let value = self.get(name);
-        if value.is_undefined() {
-            return Ok(None);
-        }
-        serde_wasm_bindgen::from_value(value.clone())
-            .map(Some)
-            .map_err(|_| self.invalid(name, &takes(), &value))
-    }
-
-    fn invalid(&self, name: &str, takes: &str, got: &JsValue) -> InvalidOption {
-        let option = self.path(name);
-        InvalidOption {
-            code: "invalid_option",
-            message: format!("option {option} takes {takes}, got {}", describe(got)),
-            option,
-        }
-    }
-
-    fn path(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
-    }
-}
-
-/// A value as a person would name it; long ones are cut.
-fn describe(value: &JsValue) -> String {
-    let text = match value.as_string() {
-        Some(text) => format!("{text:?}"),
-        None if value.is_function() => "a function".to_owned(),
-        None if js_sys::Array::is_array(value) => "an array".to_owned(),
-        None if value.is_null() => "null".to_owned(),
-        None if value.is_object() => "an object".to_owned(),
-        // Numbers, booleans, symbols.
-        None => format!("{value:?}").trim_start_matches("JsValue(").trim_end_matches(')').to_owned(),
-    };
-    if text.chars().count() > 60 { text.chars().take(57).chain("…".chars()).collect() } else { text }
-}
-
-/// Edits between two names, letter case aside.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut before = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replace = before + usize::from(x != y);
-            before = row[j + 1];
-            row[j + 1] = replace.min(before + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -1,4 +1,4 @@
-// Where the cursor is kept in a browser: tabs on one key, workers, and a logout.
+// Where the cursor is kept in a browser: tabs on one key, and a logout.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -162,35 +162,3 @@ for (const store of ['IndexedDBStorage', 'LocalStorageAdapter', 'SessionStorageA
     await tab.waitForFunction(async (name) => (await new holdfast[name]('mine').get()) == null, store);
   });
 }
-
-test('IndexedDBStorage works in a worker', { timeout: 20_000 }, async (t) => { // K7
-  last = 2;
-  const context = await browser.newContext();
-  t.after(() => context.close());
-  const tab = await open(context);
-  const run = (to) => tab.evaluate((until) => new Promise((resolve, reject) => {
-    const code = `
-      import { connectSSE, IndexedDBStorage } from '${location.origin}/holdfast-sse/index.js';
-      const got = [];
-      const eventIdStorage = new IndexedDBStorage('worker');
-      connectSSE('${location.origin}/stream', {
-        eventIdStorage,
-        onError: (error) => postMessage(error.code + ' ' + error.message),
-        onEvent: async (event) => {
-          got.push(event.id);
-          if (event.id !== '${until}') return;
-          const poll = setInterval(async () => {
-            if (JSON.parse(await eventIdStorage.get() ?? '{}').cursor !== '${until}') return;
-            clearInterval(poll);
-            postMessage(got);
-          }, 5);
-        },
-      });`;
-    const worker = new Worker(URL.createObjectURL(new Blob([code], { type: 'text/javascript' })), { type: 'module' });
-    worker.onmessage = ({ data }) => { worker.terminate(); resolve(data); };
-    worker.onerror = (error) => reject(error.message);
-  }), to);
-  assert.deepEqual(await run(2), ['1', '2']);
-  last = 4;
-  assert.deepEqual(await run(4), ['3', '4']);
-});

@@ -13,7 +13,7 @@ const scenario = (end) => `
   const server = createServer((request, response) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.write('id: 1\\ndata: ' + 'x'.repeat(1_000) + '\\n\\n');
-    if (request.url === '/ends') response.end();
+    if (request.url.startsWith('/ends')) response.end();
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const address = 'http://127.0.0.1:' + server.address().port;
@@ -21,10 +21,13 @@ const scenario = (end) => `
   const one = () => new Promise((resolve) => {
     const options = {
       autoReconnect: false,
+      // A function that knows its connector.
+      headers: () => ({ 'x-state': connector.state }),
       onEvent: () => { if (${JSON.stringify(end)} !== 'close') connector[${JSON.stringify(end)}](); },
       onClose: resolve,
     };
-    const connector = connectSSE(address + (${JSON.stringify(end)} === 'close' ? '/ends' : '/'), options);
+    const path = ${JSON.stringify(end)} === 'close' ? '/ends' : '/';
+    const connector = connectSSE(() => address + path + '?' + connector.state, options);
     made.push(new WeakRef(connector));
   });
   for (let round = 0; round < 200; round += 1) await one();

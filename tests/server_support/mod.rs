@@ -239,6 +239,13 @@ impl Server {
         assert!(Command::new("kill").args([name, &id]).status().expect("kill").success());
     }
 
+    /// Memory of the process that is resident.
+    pub fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<usize>().ok()).expect("kB") * 1024
+    }
+
     /// Waits for the end of the process.
     pub async fn ended(mut self) -> std::process::ExitStatus {
         tokio::task::spawn_blocking(move || self.child.wait().expect("a child")).await.expect("a status")

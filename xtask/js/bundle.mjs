@@ -18,6 +18,8 @@ await build({
   chunkNames: 'chunks/[hash]',
   // As text that is decoded on first use; the `binary` loader would decode it at import.
   loader: { '.wasm': 'base64' },
+  // Importing makes nothing, the glue's decoder included.
+  inject: ['pkg-template/src/lazy-text.ts'],
   // React and other peers come from the app.
   packages: 'external',
   // Not minified: the app's own build does that, and its developers can read what they debug.

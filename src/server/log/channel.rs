@@ -50,6 +50,13 @@ impl Channel {
         (after >= ring.floor).then(|| ring.stored_after(after, limit))
     }
 
+    /// How many bytes of frames after `after` this process holds.
+    pub(crate) fn bytes_after(&self, after: Place) -> usize {
+        let ring = self.ring();
+        let from = ring.frames.partition_point(|frame| frame.place <= after);
+        ring.frames.range(from..).map(|frame| frame.bytes.len()).sum()
+    }
+
     /// What the log holds, as this process last heard.
     pub(crate) fn bounds(&self) -> Bounds {
         self.ring().bounds.clone()

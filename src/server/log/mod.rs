@@ -85,6 +85,26 @@ impl Frame {
         Ok(Self { place, at_ms, bytes: out.into(), id_bytes: "id: \n".len() + id.len() })
     }
 
+    /// Its id, as the `id` line has it.
+    #[must_use]
+    pub fn id(&self) -> &[u8] {
+        self.bytes.get("id: ".len()..self.id_bytes.saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// The same event under another id: that of a stream of several channels.
+    ///
+    /// The id must hold no line end; one of our own never does.
+    pub(crate) fn under(&self, id: &[u8]) -> Self {
+        let body = &self.bytes[self.id_bytes..];
+        let mut bytes = Vec::with_capacity(id.len() + body.len() + "id: \n".len());
+        bytes.extend_from_slice(b"id: ");
+        bytes.extend_from_slice(id);
+        bytes.push(b'\n');
+        let id_bytes = bytes.len();
+        bytes.extend_from_slice(body);
+        Self { bytes: bytes.into(), id_bytes, ..*self }
+    }
+
     /// The event without its `id` line, for streams whose ids cover several channels.
     #[must_use]
     pub fn body(&self) -> Bytes {

@@ -1,6 +1,7 @@
 //! The ready-made server: `holdfast serve`.
 
 mod logging;
+mod redact;
 mod settings;
 mod site;
 
@@ -56,7 +57,7 @@ impl From<LogError> for ServeError {
 /// See [`ServeError`].
 pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let settings = args.check()?;
-    logging::start(settings.log_level, settings.log_format);
+    logging::start(settings.log);
     let signals = Signals::listen()?;
     let log: Arc<dyn EventLog> = if settings.memory {
         Arc::new(MemoryLog::new(settings.retention))

@@ -11,6 +11,7 @@ use super::{REMOVED, StateError, StateOptions};
 use crate::server::clock;
 use crate::server::hub::Inner;
 use crate::server::log::{Bounds, Channel, EventLog, Frame, LogError, PageLimit, Place};
+use crate::server::options::Beginning;
 use crate::server::publisher::{Message, PublishError, Publisher};
 use crate::server::resume::{self, Wanted};
 use crate::wire::{EventRef, Parser, ParserLimits, Sink};
@@ -122,12 +123,15 @@ impl Core {
 
     /// Looks for the newest event of the state, in ever more of the channel's end. Mostly it is the last event.
     async fn find(&self, bounds: &Bounds) -> Result<Place, LogError> {
-        let place = |wanted| resume::resolve(&wanted, self.channel.name(), bounds, self.log.as_ref()).place;
-        let oldest = place(Wanted::Start);
+        let place = |fresh| {
+            let wanted = Wanted { cursor: None, fresh };
+            resume::resolve(&wanted, self.channel.name(), false, bounds, self.log.as_ref()).place
+        };
+        let oldest = place(Beginning::Start);
         self.entry.send_modify(|entry| entry.base = oldest);
         let mut count = 1_u64;
         loop {
-            let from = place(Wanted::Last(count));
+            let from = place(Beginning::Last(count));
             let seen = self.read(from, bounds.head).await?;
             if self.entry.borrow().at_ms > 0 || from <= oldest {
                 return Ok(seen);

@@ -3,8 +3,8 @@
 use js_sys::{Object, Reflect};
 use wasm_bindgen::JsValue;
 
-use super::{Fields, InvalidOption, set};
-use crate::client::{Config, OrderingRule, OutOfOrderPolicy};
+use super::{Fields, InvalidOption, TransportKind, set};
+use crate::client::{Config, OrderingRule, OutOfOrderPolicy, WhenHidden};
 
 /// Events that may wait for their `ack()`, unless `maxUnacked` says otherwise.
 const UNACKED_MAX: usize = 1_000;
@@ -115,4 +115,71 @@ pub(super) fn repeatable(root: &Fields<'_>) -> Result<bool, InvalidOption> {
     // A stream can be read once.
     let replayable = replay && !Reflect::has(&body, &"getReader".into()).unwrap_or(false);
     Ok(is_get || replayable || root.function("resumeRequest")?.is_some())
+}
+
+/// What the native EventSource cannot send, see or do.
+const NOT_WITH_EVENT_SOURCE: [&str; 9] = [
+    "method",
+    "body",
+    "headers",
+    "traceId",
+    "fetch",
+    "requestInit",
+    "onResponse",
+    "replayRequest",
+    "resumeRequest",
+];
+
+/// The way in which the stream comes, with options that it can keep.
+pub(super) fn transport(root: &Fields<'_>) -> Result<TransportKind, InvalidOption> {
+    let event_types = root.get("eventTypes");
+    if root.choice("transport", &["fetch", "eventsource"])?.as_deref() != Some("eventsource") {
+        return if event_types.is_undefined() {
+            Ok(TransportKind::Fetch)
+        } else {
+            let takes = "names only beside transport: 'eventsource'; fetch brings events of all names";
+            Err(root.invalid("eventTypes", takes, &event_types))
+        };
+    }
+    if crate::web::host::global("EventSource").is_none() {
+        let takes = "'fetch' where there is no EventSource, as here";
+        return Err(root.invalid("transport", takes, &"eventsource".into()));
+    }
+    for name in NOT_WITH_EVENT_SOURCE {
+        let value = root.get(name);
+        if !value.is_undefined() {
+            return Err(root.invalid(
+                name,
+                "nothing beside transport: 'eventsource', which cannot keep it",
+                &value,
+            ));
+        }
+    }
+    if root.get("credentials") == "omit" {
+        let takes = "'same-origin' or 'include' beside transport: 'eventsource'";
+        return Err(root.invalid("credentials", takes, &"omit".into()));
+    }
+    let takes = "the names of the events to listen to, as an array of strings without line ends";
+    let names: Option<Vec<String>> = root.field("eventTypes", &|| takes.to_owned())?;
+    let names = names.unwrap_or_default();
+    if names.iter().any(|name| name.is_empty() || name.contains(['\r', '\n', '\0'])) {
+        return Err(root.invalid("eventTypes", takes, &event_types));
+    }
+    Ok(TransportKind::EventSource(names.into()))
+}
+
+/// What follows when the page is hidden, where request and transport can keep it.
+pub(super) fn when_hidden(
+    root: &Fields<'_>,
+    transport: &TransportKind,
+    repeatable: bool,
+) -> Result<WhenHidden, InvalidOption> {
+    let takes = match root.choice("whenHidden", &["stay", "pause", "close"])?.as_deref() {
+        Some("pause") if matches!(transport, TransportKind::Fetch) => return Ok(WhenHidden::Pause),
+        Some("pause") => "'stay' or 'close' beside transport: 'eventsource', which cannot be paused",
+        Some("close") if repeatable => return Ok(WhenHidden::Close),
+        Some("close") => "'stay' or 'pause' for a request that may not be sent again",
+        _ => return Ok(WhenHidden::Stay),
+    };
+    Err(root.invalid("whenHidden", takes, &root.get("whenHidden")))
 }
