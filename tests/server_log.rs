@@ -1,6 +1,9 @@
 //! One conformance suite over every event log.
 #![cfg(all(feature = "server", not(target_family = "wasm")))]
 
+#[cfg(feature = "redis")]
+mod server_support;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,22 +17,31 @@ use holdfast_sse::server::{LogError, MemoryLog, RedbLog, RedbOptions, Retention}
 struct Subject {
     name: &'static str,
     log: Arc<dyn EventLog>,
-    /// Keeps the folder of a log on disk.
-    _dir: Option<tempfile::TempDir>,
+    /// Keeps what the log lives in.
+    _home: Box<dyn std::any::Any>,
 }
 
-fn subjects(retention: Retention) -> Vec<Subject> {
+async fn subjects(retention: Retention) -> Vec<Subject> {
     let dir = tempfile::tempdir().expect("a folder");
     let redb = RedbLog::open(dir.path(), RedbOptions { retention, ..RedbOptions::default() }).expect("a log");
-    vec![
-        Subject { name: "memory", log: Arc::new(MemoryLog::new(retention)), _dir: None },
-        Subject { name: "redb", log: Arc::new(redb), _dir: Some(dir) },
-    ]
+    #[cfg_attr(not(feature = "redis"), allow(unused_mut))]
+    let mut subjects = vec![
+        Subject { name: "memory", log: Arc::new(MemoryLog::new(retention)), _home: Box::new(()) },
+        Subject { name: "redb", log: Arc::new(redb), _home: Box::new(dir) },
+    ];
+    #[cfg(feature = "redis")]
+    {
+        use holdfast_sse::server::{RedisLog, RedisOptions};
+        let redis = server_support::redis::Redis::start(server_support::redis::Persistence::Always);
+        let log = RedisLog::open(RedisOptions { retention, ..RedisOptions::new(redis.url()) }).await;
+        subjects.push(Subject { name: "redis", log: Arc::new(log.expect("a log")), _home: Box::new(redis) });
+    }
+    subjects
 }
 
 /// Runs one check over all logs.
 async fn check(retention: Retention, check: impl AsyncFn(&dyn EventLog)) {
-    for subject in subjects(retention) {
+    for subject in subjects(retention).await {
         println!("log: {}", subject.name);
         check(subject.log.as_ref()).await;
     }

@@ -3,10 +3,8 @@
 
 mod server_support;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::json;
@@ -14,127 +12,6 @@ use server_support::{End, Server, get, publish, resume};
 
 fn start(dir: &Path) -> Server {
     Server::start(Server::command(dir))
-}
-
-/// A small generator of our own, so that a printed seed replays a run.
-struct Random(u64);
-
-impl Random {
-    fn up_to(&mut self, max: u64) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % (max + 1)
-    }
-}
-
-fn seed() -> u64 {
-    let seed = std::env::var("HOLDFAST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-        u64::from(now.subsec_nanos()) ^ now.as_secs()
-    });
-    println!("seed: HOLDFAST_SEED={seed}");
-    seed
-}
-
-// SIGKILL at any moment loses nothing that was acknowledged, doubles nothing and tears nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_writer_keeps_what_it_acknowledged() {
-    let mut random = Random(seed());
-    let dir = tempfile::tempdir().expect("a folder");
-    // What publishers know: the text of each event by its key, and the id once it was acknowledged.
-    let mut sent: Vec<(String, String)> = Vec::new();
-    let mut acknowledged: HashMap<String, String> = HashMap::new();
-    let mut unsure: Vec<(String, String)> = Vec::new();
-    for round in 0..20 {
-        let server = start(dir.path());
-        // Whatever got no answer before is sent again under its key.
-        let retries = std::mem::take(&mut unsure);
-        let fresh = (0..300).map(|n| {
-            let key = format!("r{round}-{n}");
-            let size = usize::try_from(random.up_to(2000)).expect("small");
-            (key.clone(), format!("{key}:{}", "x".repeat(size)))
-        });
-        let work: Vec<(String, String)> = retries.into_iter().chain(fresh).collect();
-        let delay = Duration::from_millis(random.up_to(150));
-        let publishers = work.chunks(work.len().div_ceil(16)).map(|share| {
-            let (server, share) = (&server, share.to_vec());
-            async move {
-                let mut outcome = Vec::new();
-                for (key, text) in share {
-                    let body = json!({ "event": "n", "data": text }).to_string();
-                    let answer = server.try_send(publish("a", "secret", Some(&key), &body)).await;
-                    let id = match answer {
-                        Ok(response) => read_id(response).await,
-                        Err(_) => None,
-                    };
-                    let lost = id.is_none();
-                    outcome.push((key, text, id));
-                    if lost {
-                        break;
-                    }
-                }
-                outcome
-            }
-        });
-        let killing = async {
-            tokio::time::sleep(delay).await;
-            server.signal("-KILL");
-        };
-        let (outcomes, ()) = tokio::join!(futures_util::future::join_all(publishers), killing);
-        for (key, text, id) in outcomes.into_iter().flatten() {
-            match id {
-                Some(id) => {
-                    let before = acknowledged.insert(key.clone(), id.clone());
-                    assert!(before.is_none() || before == Some(id), "{key} has two ids");
-                }
-                None => unsure.push((key.clone(), text.clone())),
-            }
-            if !sent.iter().any(|known| known.0 == key) {
-                sent.push((key, text));
-            }
-        }
-        server.kill();
-    }
-    println!("{} sent, {} acknowledged, {} unsure", sent.len(), acknowledged.len(), unsure.len());
-    assert!(acknowledged.len() > 100, "the kills came too early to show anything");
-
-    let server = start(dir.path());
-    let last = acknowledged
-        .values()
-        .map(|id| id.rsplit_once('-').expect("an id").1.parse::<u64>().expect("a number"));
-    let last = last.max().expect("some");
-    let mut reader = server.stream(get("/stream/a?from=start")).await;
-    let count =
-        reader.named("control.replay_start").await.payload()["eventCount"].as_u64().expect("a number");
-    assert!(count >= last);
-    let texts: HashMap<_, _> = sent.into_iter().collect();
-    let mut seen = HashMap::new();
-    for n in 1..=count {
-        let event = reader.event().await.expect("one more event");
-        assert_eq!(event.sequence(), n, "no gap, no repeat, in order");
-        let key = event.data.split(':').next().expect("a key").to_owned();
-        assert_eq!(texts.get(&key), Some(&event.data), "torn");
-        let id = event.id.expect("an id");
-        assert_eq!(acknowledged.get(&key).unwrap_or(&id), &id, "{key} is under another id");
-        assert!(seen.insert(key.clone(), id).is_none(), "{key} is there twice");
-    }
-    assert!(acknowledged.keys().all(|key| seen.contains_key(key)), "an acknowledged event is lost");
-    // A retry of what was stored, though its answer was lost, is not a second event.
-    for (key, text) in unsure {
-        let body = json!({ "event": "n", "data": text }).to_string();
-        let (_, answer) = server.json(publish("a", "secret", Some(&key), &body)).await;
-        assert_eq!(answer["duplicate"], seen.contains_key(&key));
-    }
-}
-
-async fn read_id(response: axum::http::Response<axum::body::Body>) -> Option<String> {
-    use http_body_util::BodyExt;
-    let bytes = response.into_body().collect().await.ok()?.to_bytes();
-    let answer: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
-    Some(answer["id"].as_str().expect("an id").to_owned())
 }
 
 #[tokio::test]

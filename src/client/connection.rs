@@ -9,6 +9,9 @@ use super::state::{State, TransitionReason};
 use super::timers::Timer;
 use crate::wire::Parser;
 
+/// Why a server closes a stream whose credentials are no longer valid.
+const AUTH_EXPIRED: &str = "auth_expired";
+
 /// What went wrong, before it is known whether another attempt follows.
 pub(super) struct Failure {
     pub(super) code: Code,
@@ -118,7 +121,32 @@ impl Client {
     pub(super) fn end(&mut self) {
         self.request = None;
         let reason = self.intake.effects.close_reason.take();
+        if reason.as_deref() == Some(AUTH_EXPIRED) && self.renews_credentials() {
+            self.lost_for_fresh_credentials();
+            return;
+        }
         self.lost(reason.as_deref().unwrap_or("stream_ended"), None, None);
+    }
+
+    /// Whether there is nothing to wait for: fresh credentials can be had, and the stream was no flash in the pan.
+    fn renews_credentials(&mut self) -> bool {
+        self.config.can_refresh_credentials
+            && self.may_repeat()
+            && (self.timers.take_due(Timer::Stable, self.now_ms) || !self.timers.is_set(Timer::Stable))
+    }
+
+    /// The credentials expired under way: the app is asked for fresh ones by the next request, at once.
+    fn lost_for_fresh_credentials(&mut self) {
+        self.backoff.forgive();
+        self.hang_up();
+        self.notify(Notice::Close {
+            reason: AUTH_EXPIRED.to_owned(),
+            will_reconnect: true,
+            retry_in: Some(0),
+        });
+        if self.transition(TransitionReason::Reconnect) {
+            self.open_request();
+        }
     }
 
     /// An attempt or a stream failed for a reason that the app can be given.

@@ -1,7 +1,10 @@
-//! Reads the control events of our server: what `control.open` announces, and what cannot be resumed.
+//! The control events of our server: what `control.open` announces, what cannot be resumed, and what follows from it.
 
+use super::batch::Kind;
+use super::config::CannotResumeFallback;
+use super::intake::Intake;
 use super::notice::Notice;
-use crate::wire::{Position, control, envelope, json};
+use crate::wire::{Cursor, EventRef, control, envelope, json};
 
 /// What `control.open` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -10,7 +13,7 @@ pub(crate) struct Announcement {
     pub(crate) ours: bool,
     pub(crate) heartbeat_interval_ms: Option<u64>,
     /// The id after which this stream begins.
-    pub(crate) position: Option<Position>,
+    pub(crate) position: Option<Cursor>,
     /// Whether a hole can be fetched by resuming from before it.
     pub(crate) replayable: bool,
 }
@@ -23,9 +26,18 @@ pub(crate) enum ControlEvent {
     },
     CannotResume {
         notice: Notice,
-        position: Option<Position>,
-        newest: Option<Position>,
+        position: Option<Cursor>,
+        newest: Option<Cursor>,
         missing: Option<u64>,
+    },
+    /// One more channel, behind this position.
+    Listen {
+        position: Cursor,
+        replayable: bool,
+    },
+    /// One channel less.
+    Unlisten {
+        channel: String,
     },
     Close {
         reason: String,
@@ -40,6 +52,12 @@ pub(crate) fn read(name: &str, data: &str) -> ControlEvent {
         control::OPEN => ControlEvent::Open(announcement(payload)),
         control::HEARTBEAT => ControlEvent::Heartbeat { interval_ms: interval(payload, "interval_ms") },
         control::CANNOT_RESUME => cannot_resume(payload),
+        control::LISTEN => position(payload, "position").map_or(ControlEvent::Other, |position| {
+            ControlEvent::Listen { position, replayable: field(payload, "replayable") == Some("true") }
+        }),
+        control::UNLISTEN => {
+            text(payload, "channel").map_or(ControlEvent::Other, |channel| ControlEvent::Unlisten { channel })
+        }
         control::CLOSE => ControlEvent::Close { reason: text(payload, "reason").unwrap_or_default() },
         _ => ControlEvent::Other,
     }
@@ -73,7 +91,7 @@ fn cannot_resume(payload: &str) -> ControlEvent {
     }
 }
 
-fn position(payload: &str, key: &str) -> Option<Position> {
+fn position(payload: &str, key: &str) -> Option<Cursor> {
     text(payload, key)?.parse().ok()
 }
 
@@ -94,4 +112,86 @@ fn field<'a>(payload: &'a str, key: &str) -> Option<&'a str> {
         }
     });
     found
+}
+
+impl Intake {
+    /// Hands a control event on to the app, and does what it says.
+    pub(super) fn control(&mut self, event: EventRef<'_>) {
+        let kind = if event.name == control::HEARTBEAT { Kind::Heartbeat } else { Kind::Control };
+        // Whatever id it may carry is not one that can be resumed from.
+        self.batch.push(kind, event.name, event.data, None);
+        self.ledger.accept(None);
+        match read(event.name, event.data) {
+            ControlEvent::Open(announcement) => self.announce(announcement),
+            ControlEvent::Heartbeat { interval_ms } => {
+                self.stats.heartbeats += 1;
+                self.liveness.beat(interval_ms);
+            }
+            ControlEvent::CannotResume { notice, position, newest, missing } => {
+                self.stats.events_missing = self.stats.events_missing.saturating_add(missing.unwrap_or(0));
+                self.notice(notice);
+                self.give_up_all_reordered();
+                if self.fallback == CannotResumeFallback::Close {
+                    self.effects.close = true;
+                    return;
+                }
+                // The app has been told: from here on the old cursor would only be refused again.
+                if let (true, Some(position)) = (self.tracks.is_several(), &position) {
+                    newest.iter().for_each(|newest| self.tracks.end_at(newest));
+                    self.tracks.move_to(position, self.ledger.accepted());
+                    self.move_parts();
+                    return;
+                }
+                self.move_cursor(&position.as_ref().map(Cursor::to_string).unwrap_or_default());
+                newest.iter().for_each(|newest| self.tracks.end_at(newest));
+                self.place_at(position);
+            }
+            ControlEvent::Listen { position, replayable } => {
+                self.announced = true;
+                self.replayable = replayable;
+                if self.tracks.listen(&position, self.ledger.accepted()) {
+                    self.move_parts();
+                }
+            }
+            ControlEvent::Unlisten { channel } => {
+                self.tracks.unlisten(&channel);
+                if self.tracks.is_several() {
+                    self.move_parts();
+                }
+            }
+            ControlEvent::Close { reason } => self.effects.close_reason = Some(reason),
+            ControlEvent::Other => {}
+        }
+    }
+
+    fn announce(&mut self, announcement: Announcement) {
+        self.liveness.beat(announcement.heartbeat_interval_ms);
+        if !announcement.ours {
+            return;
+        }
+        self.give_up_all_reordered();
+        self.replayable = announcement.replayable;
+        if let Some(position) = &announcement.position
+            && self.ledger.accepted().is_empty()
+        {
+            // A fresh client resumes from where its stream began, even if no event came before a cut.
+            self.move_cursor(&position.to_string());
+        }
+        self.announced = announcement.position.is_some();
+        match announcement.position {
+            Some(position) => {
+                if self.tracks.announce(&position, self.ledger.accepted()) {
+                    self.move_parts();
+                }
+            }
+            None => self.tracks.clear(),
+        }
+    }
+
+    pub(super) fn place_at(&mut self, position: Option<Cursor>) {
+        match position {
+            None => self.tracks.clear(),
+            Some(position) => self.tracks.move_to(&position, self.ledger.accepted()),
+        }
+    }
 }

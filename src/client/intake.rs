@@ -3,15 +3,16 @@
 
 use super::batch::{Batch, Kind};
 use super::config::{CannotResumeFallback, Config, DedupeConfig, OrderingConfig};
-use super::control::{self, Announcement, ControlEvent};
 use super::dedupe::DedupeWindow;
 use super::ledger::Ledger;
 use super::liveness::Liveness;
 use super::notice::Notice;
 use super::ordering::{Late, Mark, OrderingGuard, OrderingRule, OutOfOrderPolicy};
 use super::reorder::Scopes;
-use super::sequencer::{HeldEvent, Missing, Place, Sequencer};
+use super::sequencer::{HeldEvent, Missing, Place};
 use super::stats::Stats;
+use super::tracks::Tracks;
+use crate::wire::id::Part;
 use crate::wire::{self, EventRef, Position, Sink};
 
 /// What a chunk asks the machine to do, beside delivering.
@@ -36,17 +37,17 @@ pub(crate) struct Intake {
     now_ms: u64,
     pub(super) dedupe: Option<DedupeWindow>,
     guard: OrderingGuard,
-    sequencer: Option<Sequencer>,
+    pub(super) tracks: Tracks,
     pub(super) scopes: Scopes,
     /// Early events of servers that are not ours are held back.
     reorders: bool,
     /// The present connection announced our protocol.
-    announced: bool,
-    replayable: bool,
+    pub(super) announced: bool,
+    pub(super) replayable: bool,
     /// Whether a request may be sent again, and so a hole be fetched.
     pub(super) may_repeat: bool,
     pub(super) ordering: OrderingConfig,
-    fallback: CannotResumeFallback,
+    pub(super) fallback: CannotResumeFallback,
     report_duplicates: bool,
     dedupe_config: Option<DedupeConfig>,
 }
@@ -62,7 +63,7 @@ impl Intake {
             now_ms: 0,
             dedupe: config.dedupe.map(DedupeWindow::new),
             guard: OrderingGuard::new(config.ordering),
-            sequencer: None,
+            tracks: Tracks::new(config.ordering),
             scopes: Scopes::new(config.ordering),
             reorders: config.ordering.policy == OutOfOrderPolicy::Reorder
                 && config.ordering.rule == OrderingRule::Sequence
@@ -83,7 +84,7 @@ impl Intake {
         self.announced = false;
         if self.ledger.accepted().is_empty() {
             // Not a continuation: what the server sends is what was asked for.
-            self.sequencer = None;
+            self.tracks.clear();
         }
         self.guard.reset();
         self.scopes.opened(!self.ledger.accepted().is_empty());
@@ -92,9 +93,7 @@ impl Intake {
 
     /// A connection ended: early events come again with the next one.
     pub(crate) fn closed(&mut self) {
-        if let Some(sequencer) = &mut self.sequencer {
-            sequencer.drop_held();
-        }
+        self.tracks.iter_mut().for_each(|track| track.sequencer.drop_held());
     }
 
     /// Starts a new batch.
@@ -110,16 +109,18 @@ impl Intake {
 
     /// Whether early events wait for a missing one.
     pub(crate) fn has_hole(&self) -> bool {
-        self.announced && self.sequencer.as_ref().is_some_and(Sequencer::has_held) || self.scopes.holds()
+        self.announced && self.tracks.has_held() || self.scopes.holds()
     }
 
     /// Whether the hole can be fetched by resuming from before it; true once for each hole.
     pub(crate) fn refetch_hole(&mut self) -> bool {
-        self.refetch_before("") || self.fetch_reordered()
-    }
-
-    fn refetch_before(&mut self, epoch: &str) -> bool {
-        self.can_refetch() && self.sequencer.as_mut().is_some_and(|sequencer| sequencer.refetch(epoch))
+        let mut any = false;
+        if self.can_refetch() {
+            for track in self.tracks.iter_mut().filter(|track| track.sequencer.has_held()) {
+                any |= track.sequencer.refetch("");
+            }
+        }
+        any || self.fetch_reordered()
     }
 
     fn can_refetch(&self) -> bool {
@@ -128,40 +129,44 @@ impl Intake {
 
     /// The server does not have what is missing: says so, and goes on behind the hole.
     pub(crate) fn give_up_hole(&mut self) {
-        self.give_up_before(None);
+        for index in 0..self.tracks.len() {
+            self.give_up_before(index, None);
+        }
         self.give_up_overdue();
     }
 
-    fn give_up_before(&mut self, event: Option<(&str, u64)>) {
-        let missing = self.sequencer.as_mut().and_then(|sequencer| sequencer.give_up_hole(event));
+    fn give_up_before(&mut self, index: usize, event: Option<(&str, u64)>) {
+        let missing = self.tracks.get(index).and_then(|track| track.sequencer.give_up_hole(event));
         if let Some(missing) = missing {
-            self.tell_missing(missing);
-            self.release_held();
+            self.tell_missing(index, missing);
+            self.release_held(index);
         }
     }
 
-    fn tell_missing(&mut self, missing: Missing) {
-        if missing.first > missing.last {
-            return;
-        }
-        let count = missing.last - missing.first + 1;
+    fn tell_missing(&mut self, index: usize, missing: Missing) {
+        let Missing { epoch, first, last } = missing;
+        let Some(track) = self.tracks.get(index).filter(|_| first <= last) else { return };
+        let first_missing = track.id(&Position { epoch: epoch.clone(), sequence: first });
+        let last_missing = track.id(&Position { epoch, sequence: last });
+        let count = last - first + 1;
         self.stats.events_missing = self.stats.events_missing.saturating_add(count);
-        let first_missing = Position { epoch: missing.epoch.clone(), sequence: missing.first }.to_string();
-        let last_missing = Position { epoch: missing.epoch, sequence: missing.last }.to_string();
         self.notice(Notice::Gap { first_missing, last_missing, count, stream_id: None });
     }
 
     /// The app was never given what came after `token`: its replay must get through.
     pub(crate) fn give_back_after(&mut self, token: u64) {
-        let (dedupe, sequencer) = (&mut self.dedupe, &mut self.sequencer);
+        let (dedupe, tracks) = (&mut self.dedupe, &mut self.tracks);
         let discarded = self.ledger.discard_after(token, |id| {
             if let Some(dedupe) = dedupe {
                 dedupe.forget(id);
             }
-            if let (Some(sequencer), Some((epoch, sequence))) = (&mut *sequencer, Position::split(id)) {
-                sequencer.forget(epoch, sequence);
+            if let Some((track, epoch, sequence)) = tracks.locate(id) {
+                track.sequencer.forget(epoch, sequence);
             }
         });
+        if tracks.is_several() {
+            tracks.restore(self.ledger.accepted());
+        }
         if discarded > 0 {
             self.guard.reset();
         }
@@ -203,7 +208,32 @@ impl Intake {
         true
     }
 
-    fn move_cursor(&mut self, id: &str) {
+    /// An event of our own server: `id` names it; on a stream of several channels the cursor is put together.
+    fn deliver_numbered(&mut self, index: usize, name: &str, data: &str, id: &str, at: (&str, u64)) {
+        if !self.tracks.is_several() {
+            self.deliver(name, data, Some(id), false);
+            return;
+        }
+        self.tracks.stand_at(index, at.0, at.1);
+        let (cursor, own_bytes) = self.tracks.cursor(index);
+        if self.ledger.take_done_before(id) {
+            self.stats.duplicates_ignored += 1;
+            self.batch.push(Kind::Cursor, "", "", Some(id));
+            self.ledger.accept_part(&cursor, own_bytes, true);
+        } else {
+            self.stats.events_delivered += 1;
+            self.batch.push(Kind::Event, name, data, Some(id));
+            self.ledger.accept_part(&cursor, own_bytes, false);
+        }
+    }
+
+    /// The cursor of several channels has changed by something that is no event.
+    pub(super) fn move_parts(&mut self) {
+        let cursor = self.tracks.cursor(0).0;
+        self.move_cursor(&cursor);
+    }
+
+    pub(super) fn move_cursor(&mut self, id: &str) {
         self.batch.push(Kind::Cursor, "", "", Some(id));
         self.ledger.accept_cursor(id);
     }
@@ -220,49 +250,64 @@ impl Intake {
         }
     }
 
-    /// An event of our own server, whose id is a position.
-    fn numbered(&mut self, event: EventRef<'_>, epoch: &str, sequence: u64) {
+    /// An event of our own server, whose id is a position in one of the channels.
+    fn numbered(&mut self, event: EventRef<'_>, index: usize, id: &str, epoch: &str, sequence: u64) {
         // Ends: each turn either places the event, holds it, or gives up one of the finitely many holes.
-        while let Some(sequencer) = &mut self.sequencer {
+        while let Some(track) = self.tracks.get(index) {
+            let sequencer = &mut track.sequencer;
             match sequencer.place(epoch, sequence) {
                 Place::Next => {
-                    self.deliver(event.name, event.data, Some(event.last_event_id), false);
-                    self.release_held();
+                    self.deliver_numbered(index, event.name, event.data, id, (epoch, sequence));
+                    self.release_held(index);
                     return;
                 }
                 Place::Repeat => {
-                    self.duplicate(event.last_event_id, event.name);
-                    self.follow_repeat(event.last_event_id, epoch, sequence);
+                    self.duplicate(id, event.name);
+                    self.follow_repeat(index, id, epoch, sequence);
                     return;
                 }
                 Place::Early => {}
             }
-            if sequencer.hold(epoch, sequence, HeldEvent::of(event, Some(event.last_event_id))) {
+            if sequencer.hold(epoch, sequence, HeldEvent::of(event, Some(id))) {
                 self.stats.out_of_order += 1;
                 return;
             }
-            if self.refetch_before(epoch) {
+            if self.can_refetch()
+                && self.tracks.get(index).is_some_and(|track| track.sequencer.refetch(epoch))
+            {
                 self.effects.refetch = true;
                 return;
             }
-            self.give_up_before(Some((epoch, sequence)));
+            self.give_up_before(index, Some((epoch, sequence)));
         }
     }
 
     /// A server that could not resume begins with what was seen: the cursor follows, so that a cut in the middle
     /// does not begin it all again.
-    fn follow_repeat(&mut self, id: &str, epoch: &str, sequence: u64) {
-        let is_accepted = self.sequencer.as_ref().is_some_and(|known| known.has_accepted(epoch, sequence));
-        let is_ahead = Position::split(self.ledger.accepted())
-            .is_some_and(|(cursor_epoch, cursor)| cursor_epoch == epoch && cursor < sequence);
-        if is_accepted && is_ahead {
+    fn follow_repeat(&mut self, index: usize, id: &str, epoch: &str, sequence: u64) {
+        let accepted =
+            self.tracks.get(index).is_some_and(|track| track.sequencer.has_accepted(epoch, sequence));
+        if !accepted {
+            return;
+        }
+        if self.tracks.is_several() {
+            if self.tracks.is_before(index, epoch, sequence) {
+                self.tracks.stand_at(index, epoch, sequence);
+                self.move_parts();
+            }
+        } else if Position::split(self.ledger.accepted())
+            .is_some_and(|(cursor_epoch, cursor)| cursor_epoch == epoch && cursor < sequence)
+        {
             self.move_cursor(id);
         }
     }
 
-    fn release_held(&mut self) {
-        while let Some(event) = self.sequencer.as_mut().and_then(Sequencer::release) {
-            self.deliver(&event.name, &event.data, event.id.as_deref(), false);
+    fn release_held(&mut self, index: usize) {
+        while let Some(event) = self.tracks.get(index).and_then(|track| track.sequencer.release()) {
+            let id = event.id.as_deref().unwrap_or_default();
+            let position = Part::split(id).map(|part| (part.epoch, part.sequence));
+            let at = position.or_else(|| Position::split(id)).unwrap_or_default();
+            self.deliver_numbered(index, &event.name, &event.data, id, at);
         }
     }
 
@@ -315,77 +360,6 @@ impl Intake {
         }
         dropped
     }
-
-    fn control(&mut self, event: EventRef<'_>) {
-        let kind = if event.name == wire::control::HEARTBEAT { Kind::Heartbeat } else { Kind::Control };
-        // Whatever id it may carry is not one that can be resumed from.
-        self.batch.push(kind, event.name, event.data, None);
-        self.ledger.accept(None);
-        match control::read(event.name, event.data) {
-            ControlEvent::Open(announcement) => self.announce(announcement),
-            ControlEvent::Heartbeat { interval_ms } => {
-                self.stats.heartbeats += 1;
-                self.liveness.beat(interval_ms);
-            }
-            ControlEvent::CannotResume { notice, position, newest, missing } => {
-                self.stats.events_missing = self.stats.events_missing.saturating_add(missing.unwrap_or(0));
-                self.notice(notice);
-                self.give_up_all_reordered();
-                if self.fallback == CannotResumeFallback::Close {
-                    self.effects.close = true;
-                    return;
-                }
-                // The app has been told: from here on the old cursor would only be refused again.
-                self.move_cursor(&position.as_ref().map(Position::to_string).unwrap_or_default());
-                if let (Some(newest), Some(sequencer)) = (newest, &mut self.sequencer) {
-                    sequencer.end_at(&newest);
-                }
-                self.place_at(position);
-            }
-            ControlEvent::Close { reason } => self.effects.close_reason = Some(reason),
-            ControlEvent::Other => {}
-        }
-    }
-
-    fn announce(&mut self, announcement: Announcement) {
-        self.liveness.beat(announcement.heartbeat_interval_ms);
-        if !announcement.ours {
-            return;
-        }
-        self.give_up_all_reordered();
-        self.replayable = announcement.replayable;
-        if let Some(position) = &announcement.position
-            && self.ledger.accepted().is_empty()
-        {
-            // A fresh client resumes from where its stream began, even if no event came before a cut.
-            self.move_cursor(&position.to_string());
-        }
-        self.announced = announcement.position.is_some();
-        match (announcement.position, &mut self.sequencer) {
-            // Where the server begins proves nothing about what came before: our cursor may not have reached it. What
-            // lies between shows as a hole.
-            (Some(_), Some(sequencer)) => sequencer.drop_held(),
-            (Some(position), None) => {
-                let accepted = self.ledger.accepted().parse().unwrap_or(position);
-                self.sequencer = Some(Sequencer::new(self.ordering, accepted));
-            }
-            (None, sequencer) => *sequencer = None,
-        }
-    }
-
-    fn place_at(&mut self, position: Option<Position>) {
-        match (position, &mut self.sequencer) {
-            (None, sequencer) => *sequencer = None,
-            (Some(position), Some(sequencer)) => sequencer.move_to(position),
-            (Some(position), None) => {
-                // What is accepted may be ahead of where the server begins.
-                let accepted = self.ledger.accepted().parse().unwrap_or_else(|_| position.clone());
-                let mut sequencer = Sequencer::new(self.ordering, accepted);
-                sequencer.move_to(position);
-                self.sequencer = Some(sequencer);
-            }
-        }
-    }
 }
 
 fn split_mark(mark: Mark) -> (Option<u64>, Option<String>) {
@@ -405,14 +379,22 @@ impl Sink for Intake {
             return;
         }
         self.stats.events_received += 1;
-        if self.announced
-            && event.own_id
-            && let Some((epoch, sequence @ 1..)) = Position::split(event.last_event_id)
-        {
-            self.numbered(event, epoch, sequence);
-        } else {
-            self.opaque(event);
+        let id = event.last_event_id;
+        if self.announced && event.own_id {
+            // A stream of one channel, most of all.
+            if let (false, Some((epoch, sequence @ 1..))) = (self.tracks.is_several(), Position::split(id)) {
+                self.numbered(event, 0, id, epoch, sequence);
+                return;
+            }
+            if let (true, Some(part)) = (self.tracks.is_several(), Part::first(id))
+                && part.sequence > 0
+                && let Some(index) = self.tracks.find(part.channel)
+            {
+                self.numbered(event, index, part.text, part.epoch, part.sequence);
+                return;
+            }
         }
+        self.opaque(event);
     }
 
     fn id_only(&mut self, last_event_id: &str) {

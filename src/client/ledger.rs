@@ -46,6 +46,8 @@ struct Entry {
     /// Where the id of this record stands in `ids`, counted with what was cut off.
     start: usize,
     end: usize,
+    /// How much of it names the event: all of it, but on a stream of several channels its first part only.
+    own_end: usize,
     bears: Bears,
     what: What,
     done: bool,
@@ -133,33 +135,39 @@ impl Ledger {
 
     /// One more record; `id` where it moves the cursor (an empty one clears it).
     pub(crate) fn accept(&mut self, id: Option<&str>) {
-        self.push(id, bears_cursor(id), What::Event);
+        self.push(id, id.map_or(0, str::len), bears_cursor(id), What::Event);
     }
 
     /// One more record, while something before it is missing: the cursor must not pass that.
     pub(crate) fn accept_beyond(&mut self, id: Option<&str>) {
         let id = id.filter(|id| !id.is_empty());
-        self.push(id, id.map_or(Bears::Nothing, |_| Bears::Beyond), What::Event);
+        self.push(id, id.map_or(0, str::len), id.map_or(Bears::Nothing, |_| Bears::Beyond), What::Event);
     }
 
     /// One more record in place of an event that was processed before.
     pub(crate) fn accept_skipped(&mut self, id: &str, beyond: bool) {
-        self.push(Some(id), if beyond { Bears::Beyond } else { Bears::Cursor }, What::Skipped);
+        self.push(Some(id), id.len(), if beyond { Bears::Beyond } else { Bears::Cursor }, What::Skipped);
+    }
+
+    /// One more record, of a stream of several channels: the first `own_bytes` of the cursor are the event's own id.
+    pub(crate) fn accept_part(&mut self, cursor: &str, own_bytes: usize, skipped: bool) {
+        let what = if skipped { What::Skipped } else { What::Event };
+        self.push(Some(cursor), own_bytes, Bears::Cursor, what);
     }
 
     /// One more record, which only moves the cursor.
     pub(crate) fn accept_cursor(&mut self, id: &str) {
-        self.push(Some(id), Bears::Cursor, What::Place);
+        self.push(Some(id), id.len(), Bears::Cursor, What::Place);
     }
 
     /// Everything that was missing has come, or is told about; `id` came last. Whether the server's log has these events
     /// in the order in which they came or in that of their numbers is not known: with the cursor at `id` and the others
     /// remembered as processed, a replay in either order brings nothing twice.
     pub(crate) fn close_hole(&mut self, id: &str) {
-        self.push(Some(id), Bears::Close, What::Place);
+        self.push(Some(id), id.len(), Bears::Close, What::Place);
     }
 
-    fn push(&mut self, id: Option<&str>, bears: Bears, what: What) {
+    fn push(&mut self, id: Option<&str>, own_bytes: usize, bears: Bears, what: What) {
         let start = self.ids_cut + self.ids.len();
         if let Some(id) = id {
             self.ids.push_str(id);
@@ -169,7 +177,8 @@ impl Ledger {
             }
         }
         let end = self.ids_cut + self.ids.len();
-        self.entries.push_back(Entry { start, end, bears, what, done: false });
+        let own_end = start + own_bytes;
+        self.entries.push_back(Entry { start, end, own_end, bears, what, done: false });
     }
 
     /// The records from `first` to `last` are finished; earlier ones may still be at work.
@@ -200,7 +209,7 @@ impl Ledger {
         let discarded = self.entries.len().saturating_sub(keep);
         for entry in self.entries.range(self.entries.len() - discarded..) {
             if entry.bears != Bears::Nothing && entry.what != What::Place {
-                let id = &self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut];
+                let id = &self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut];
                 forget(id);
                 if (entry.done || entry.what == What::Skipped) && self.done_before.len() < self.done_ids_max {
                     self.done_before.push(id.to_owned());
@@ -246,8 +255,8 @@ impl Ledger {
     /// The cursor, and what is processed beyond it.
     pub(crate) fn record(&self) -> StoredRecord {
         let finished = self.entries.iter().filter(|entry| entry.done && entry.bears != Bears::Nothing);
-        let finished =
-            finished.map(|entry| self.ids[entry.start - self.ids_cut..entry.end - self.ids_cut].to_owned());
+        let finished = finished
+            .map(|entry| self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut].to_owned());
         let done = self
             .beyond
             .iter()

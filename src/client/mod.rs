@@ -54,6 +54,7 @@ mod sequencer;
 mod state;
 mod stats;
 mod timers;
+mod tracks;
 mod visibility;
 mod watch;
 

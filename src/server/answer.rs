@@ -23,6 +23,11 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    pub(crate) fn too_many_channels(max: usize) -> Self {
+        let message = format!("a stream takes at most {max} channels: open another one for the rest");
+        Self::bad_request("channels_per_stream", message)
+    }
+
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>, retry_ms: u64) -> Self {
         Self { retry_ms: Some(retry_ms), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
     }

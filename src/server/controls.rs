@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::clock;
+use super::options::EventNames;
 use crate::wire::{control, encode};
 
 /// One control event.
@@ -27,7 +28,10 @@ pub(crate) fn retry(ms: u64) -> Bytes {
     out.into()
 }
 
-pub(crate) fn heartbeat(interval_ms: u64, connection_id: &str) -> Bytes {
+pub(crate) fn heartbeat(names: EventNames, interval_ms: u64, connection_id: &str) -> Bytes {
+    if names == EventNames::Evstream {
+        return plain("heartbeat", "");
+    }
     let server_time = clock::iso(clock::unix_ms());
     event(
         control::HEARTBEAT,
@@ -35,10 +39,25 @@ pub(crate) fn heartbeat(interval_ms: u64, connection_id: &str) -> Bytes {
     )
 }
 
-pub(crate) fn close(reason: &str) -> Bytes {
+pub(crate) fn close(names: EventNames, reason: &str) -> Bytes {
+    if names == EventNames::Evstream {
+        return plain("end", "");
+    }
     event(control::CLOSE, &json!({ "reason": reason }))
 }
 
-pub(crate) fn error(message: &str, code: &str) -> Bytes {
-    event(control::ERROR, &json!({ "message": message, "code": code }))
+pub(crate) fn error(names: EventNames, message: &str, code: &str) -> Bytes {
+    let payload = json!({ "message": message, "code": code });
+    if names == EventNames::Evstream {
+        return plain("error", &payload.to_string());
+    }
+    event(control::ERROR, &payload)
+}
+
+/// An event without an envelope.
+fn plain(name: &str, data: &str) -> Bytes {
+    let mut out = Vec::new();
+    // The names are our own and hold no line end.
+    let _ = encode::event(&mut out, Some(name), None, data);
+    out.into()
 }

@@ -1,7 +1,6 @@
 //! The hub: a log, the streams that are open on it, and what they share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -11,12 +10,20 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use super::answer::Refusal;
+use super::auth::StreamToken;
+use super::channels::ChannelHandle;
 use super::faults::Faults;
+use super::handle::{SendError, StreamHandle};
+use super::hooks::Hooks;
 use super::log::{EventLog, Place};
 use super::metrics::Metrics;
 use super::options::StreamOptions;
-use super::publisher::Publisher;
-use super::{request, routes, stream};
+use super::publisher::{Message, Publisher};
+use super::reason::CloseReason;
+use super::registry::{Entry, Order, Registry, StreamInfo};
+use super::request::StreamRequest;
+use super::{compress, open, routes};
+use crate::wire::id::CURSOR_CHANNELS_MAX;
 
 /// Event streams of one log, for mounting in an axum app.
 ///
@@ -50,7 +57,8 @@ pub(crate) struct Inner {
     /// Present only with debug routes, so that without them no stream spends anything on faults.
     pub(crate) faults: Option<Faults>,
     pub(crate) drain: watch::Sender<Option<Drain>>,
-    active: AtomicUsize,
+    pub(crate) hooks: Hooks,
+    pub(crate) registry: Registry,
 }
 
 /// The server is stopping: every stream picks its own moment before `until`.
@@ -70,14 +78,24 @@ impl Hub {
     /// A hub over `log`.
     #[must_use]
     pub fn new(log: Arc<dyn EventLog>, options: StreamOptions) -> Self {
-        let faults = options.debug_routes.then(Faults::default);
+        Self::with_hooks(log, options, Hooks::default())
+    }
+
+    /// A hub over `log`, in which the app has its say.
+    #[must_use]
+    pub fn with_hooks(log: Arc<dyn EventLog>, options: StreamOptions, mut hooks: Hooks) -> Self {
+        let token = options.stream_token.clone().filter(|token| !token.is_empty());
+        if let (None, Some(token)) = (&hooks.authorize, token) {
+            hooks = hooks.authorize(StreamToken(token));
+        }
         let inner = Inner {
             log,
+            faults: options.debug_routes.then(Faults::default),
             options,
             metrics: Metrics::new(),
-            faults,
             drain: watch::Sender::new(None),
-            active: AtomicUsize::new(0),
+            hooks,
+            registry: Registry::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -94,17 +112,76 @@ impl Hub {
         Publisher { hub: Arc::clone(&self.inner) }
     }
 
-    /// Answers a request with the stream of a channel: for an app's own routes, behind its own authentication.
-    /// Everything else that a stream takes (cursor, `from`, `last`) is read from the request.
+    /// A channel, to publish to and to stream.
+    #[must_use]
+    pub fn channel(&self, name: &str) -> ChannelHandle {
+        ChannelHandle::new(self, name)
+    }
+
+    /// Answers a request with the stream of a channel: for an app's own routes.
+    /// Everything else that a stream takes (cursor, `from`, `last`) is read from the request, and the hooks are asked.
     pub async fn stream(&self, channel: &str, request: &Parts) -> Response {
-        let asked = match request::StreamRequest::read(request) {
-            Ok(asked) => asked,
-            Err(refusal) => return self.refuse(&refusal),
-        };
-        match stream::open(&self.inner, channel, asked).await {
-            Ok(response) => response,
-            Err(refusal) => self.refuse(&refusal),
+        match self.open(&[channel], request).await {
+            Ok((_, response)) => response,
+            Err(refusal) => refusal,
         }
+    }
+
+    /// Opens a stream of any number of channels, for a handler that has something to say to this client itself: give
+    /// the response to axum, and keep the handle. Without channels it is a plain writer of events.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use axum::extract::{Request, State};
+    /// # use axum::response::Response;
+    /// # use holdfast_sse::server::{CloseReason, Hub, Message};
+    /// async fn progress(State(hub): State<Hub>, request: Request) -> Result<Response, Response> {
+    ///     let (stream, response) = hub.open(&[], &request.into_parts().0).await?;
+    ///     tokio::spawn(async move {
+    ///         let done = Message::text("done", "100 %");
+    ///         let _ = stream.send(done).and_then(|()| stream.close(CloseReason::StreamEnded));
+    ///     });
+    ///     Ok(response)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The answer that refuses: by the hooks, by a limit, or since the request asks for what there is not.
+    pub async fn open(
+        &self,
+        channels: &[&str],
+        request: &Parts,
+    ) -> Result<(StreamHandle, Response), Response> {
+        let opened = match StreamRequest::read(request, &self.inner.options) {
+            Ok(asked) => {
+                let channels = channels.iter().map(|&channel| channel.to_owned()).collect();
+                open::open(&self.inner, channels, asked, request).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let compress = self.inner.options.compress;
+        opened
+            .map(|(handle, response)| match compress {
+                true => (handle, compress::apply(&request.headers, response)),
+                false => (handle, response),
+            })
+            .map_err(|refusal| self.refuse(&refusal))
+    }
+
+    /// The streams that the query names, all in one; without any the default channel's.
+    pub(crate) async fn stream_by_query(&self, request: &Parts) -> Response {
+        let asked = StreamRequest::read(request, &self.inner.options).and_then(|mut asked| {
+            let mut channels = std::mem::take(&mut asked.channels);
+            if channels.is_empty() {
+                channels.push(self.inner.default_channel()?.to_owned());
+            }
+            Ok((channels, asked))
+        });
+        let opened = match asked {
+            Ok((channels, asked)) => open::open(&self.inner, channels, asked, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        opened.map_or_else(|refusal| self.refuse(&refusal), |opened| opened.1)
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response {
@@ -116,7 +193,52 @@ impl Hub {
     /// Streams that are open now.
     #[must_use]
     pub fn active_streams(&self) -> usize {
-        self.inner.active.load(Ordering::Relaxed)
+        self.inner.registry.len()
+    }
+
+    /// The streams that are open now, in no order.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamInfo> {
+        self.inner.registry.all().iter().map(|entry| entry.info()).collect()
+    }
+
+    /// How many streams of this process listen to a channel.
+    #[must_use]
+    pub fn session_count(&self, channel: &str) -> usize {
+        self.inner.registry.count(channel)
+    }
+
+    /// Channels that a stream of this process listens to. One that was left by all is not counted, nor kept.
+    #[must_use]
+    pub fn active_channels(&self) -> usize {
+        self.inner.registry.rooms()
+    }
+
+    /// An open stream, to speak to.
+    #[must_use]
+    pub fn find(&self, stream_id: &str) -> Option<StreamHandle> {
+        let entry = self.inner.registry.get(stream_id)?;
+        Some(StreamHandle { hub: Arc::clone(&self.inner), entry })
+    }
+
+    /// Sends an event to one stream alone: see [`StreamHandle::send`].
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] where there is no such stream, and as [`StreamHandle::send`].
+    pub fn send_to(&self, stream_id: &str, message: Message) -> Result<(), SendError> {
+        self.find(stream_id).ok_or(SendError::Closed)?.send(message)
+    }
+
+    /// Closes a stream. False where there is none of this id. A client that does not read hears of it when it does.
+    pub fn kick(&self, stream_id: &str, reason: CloseReason) -> bool {
+        self.find(stream_id).is_some_and(|stream| stream.close(reason).is_ok())
+    }
+
+    /// Closes all streams of an identity; answers how many.
+    pub fn kick_identity(&self, name: &str, reason: CloseReason) -> usize {
+        let all = self.inner.registry.all().into_iter();
+        let own = all.filter(|entry| entry.identity.as_deref() == Some(name));
+        own.filter(|entry| entry.order(Order::Close(reason), 0).is_ok()).count()
     }
 
     /// Says goodbye to all streams and waits until they are closed, at most for `within`.
@@ -159,21 +281,13 @@ impl Inner {
         self.drain.borrow().is_some()
     }
 
-    /// Takes one of the places that `connections_max` allows.
-    pub(crate) fn admit(self: &Arc<Self>) -> Result<Ticket, Refusal> {
-        if self.draining() {
-            let retry_ms = self.options.retry_ms;
-            return Err(Refusal::unavailable("server_shutdown", "the server is stopping", retry_ms));
-        }
-        let max = self.options.connections_max;
-        let take = |active: usize| (active < max).then_some(active + 1);
-        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| {
-            let message = format!("{max} streams are open, which is the limit");
-            Refusal::unavailable("overload_reject", message, self.options.retry_ms)
-        })?;
-        self.metrics.active_streams.inc();
-        self.metrics.streams_opened.inc();
-        Ok(Ticket { hub: Arc::clone(self), reason: "client_close" })
+    pub(crate) fn stopping(&self) -> Refusal {
+        Refusal::unavailable("server_shutdown", "the server is stopping", self.options.retry_ms)
+    }
+
+    /// Channels that one stream may have: a cursor has no room for more of them.
+    pub(crate) fn channels_max(&self) -> usize {
+        self.options.channels_per_stream_max.min(CURSOR_CHANNELS_MAX)
     }
 }
 
@@ -181,14 +295,26 @@ impl Inner {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     hub: Arc<Inner>,
+    entry: Arc<Entry>,
     /// Why the stream ended; until someone says otherwise, the client went away.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: CloseReason,
+}
+
+impl Ticket {
+    pub(crate) fn new(hub: Arc<Inner>, entry: Arc<Entry>) -> Self {
+        Self { hub, entry, reason: CloseReason::ClientClose }
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.hub.active.fetch_sub(1, Ordering::Relaxed);
+        let reason = self.reason;
+        self.hub.registry.remove(&self.entry);
         self.hub.metrics.active_streams.dec();
-        Metrics::count(&self.hub.metrics.disconnects, self.reason);
+        Metrics::count(&self.hub.metrics.disconnects, reason.as_str());
+        tracing::info!(event = "stream.close", stream_id = &*self.entry.id, reason = reason.as_str());
+        if let Some(on_disconnect) = &self.hub.hooks.on_disconnect {
+            on_disconnect(&self.entry.info(), reason);
+        }
     }
 }

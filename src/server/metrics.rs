@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     pub(crate) disconnects: ByReason,
     pub(crate) rejected_connections: Counter,
     pub(crate) heartbeats_sent: Counter,
+    pub(crate) heartbeats_failed: Counter,
     pub(crate) events_sent: Counter,
     pub(crate) events_published: Counter,
     pub(crate) replays_attempted: Counter,
@@ -56,6 +57,8 @@ impl Metrics {
         let disconnects: ByReason = register!("disconnects", "Streams that ended, by reason");
         let rejected_connections: Counter = register!("rejected_connections", "Streams that were refused");
         let heartbeats_sent: Counter = register!("heartbeats_sent", "Heartbeats that were sent");
+        let heartbeats_failed: Counter =
+            register!("heartbeats_failed", "Heartbeats left out, since the client did not read");
         let events_sent: Counter = register!("events_sent", "Events that were sent, to each stream");
         let events_published: Counter = register!("events_published", "Events that were stored");
         let replays_attempted: Counter = register!("replays_attempted", "Streams opened with a cursor");
@@ -77,6 +80,7 @@ impl Metrics {
             disconnects,
             rejected_connections,
             heartbeats_sent,
+            heartbeats_failed,
             events_sent,
             events_published,
             replays_attempted,

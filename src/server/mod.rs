@@ -8,28 +8,51 @@
 //! connection. A client that comes back with a cursor is the same subscriber at an earlier place.
 
 mod answer;
+mod auth;
+mod channels;
 mod clock;
+mod compress;
 mod controls;
 mod debug;
 mod faults;
+mod feed;
+mod handle;
+mod hooks;
 mod hub;
 pub mod listen;
 pub mod log;
 mod metrics;
+mod open;
 mod options;
 mod publish;
 mod publisher;
+mod reason;
+mod registry;
 mod request;
 mod resume;
 mod routes;
 pub mod serve;
 mod stream;
+mod voice;
 
+pub use auth::{AuthRequest, Authorize, Denied, Identity};
+pub use channels::{ChannelHandle, Channels};
+pub use handle::{SendError, StreamHandle};
+pub use hooks::Hooks;
 pub use hub::Hub;
 pub use listen::{ListenOptions, Listener, Tls, TlsError};
 pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Retention};
-pub use options::{CorsOrigins, StreamOptions};
+#[cfg(feature = "redis")]
+pub use log::{RedisLog, RedisOptions};
+pub use options::{Beginning, CorsOrigins, EventNames, SlowConsumer, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
+pub use reason::CloseReason;
+pub use registry::StreamInfo;
+
+/// Where heartbeats are logged: they are many, and logged only when asked for. (K29)
+const HEARTBEAT_LOG: &str = "holdfast_sse::heartbeat";
+/// Where beginnings and ends of replays are logged. (K29)
+const REPLAY_LOG: &str = "holdfast_sse::replay";
 
 /// The examples of the README compile.
 #[cfg(doctest)]

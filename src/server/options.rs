@@ -14,6 +14,46 @@ pub enum CorsOrigins {
     List(Vec<String>),
 }
 
+/// Where a stream begins for a client that has no cursor, and asks for nothing by `?from=` or `?last=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beginning {
+    /// With the next event that is published.
+    #[default]
+    Now,
+    /// With the oldest event that is stored.
+    Start,
+    /// With the last so many.
+    Last(u64),
+}
+
+/// What becomes of a stream whose client reads more slowly than events are published. A stream holds nothing but its
+/// place in the log, so that a slow one costs the others nothing either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SlowConsumer {
+    /// It reads the log as fast as it can; what expired meanwhile is told as `control.cannot_resume`.
+    #[default]
+    Reread,
+    /// It is closed with `overload_reject` as soon as it is further behind than this. The replay that a client asked
+    /// for when it came does not count.
+    Close {
+        /// Events behind the newest.
+        events_max: u64,
+        /// Bytes behind the newest, of those that are held in memory.
+        bytes_max: usize,
+    },
+}
+
+/// What the server's own events are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventNames {
+    /// `system.heartbeat`, `system.error`, `control.close`, with envelopes.
+    #[default]
+    Protocol,
+    /// `heartbeat`, `error`, `end`, as evstream's clients know them. The client of this package takes them for events of
+    /// the app.
+    Evstream,
+}
+
 /// Settings of a hub. All durations are in milliseconds.
 #[derive(Debug, Clone)]
 pub struct StreamOptions {
@@ -23,6 +63,27 @@ pub struct StreamOptions {
     pub retry_ms: u64,
     /// Streams at the same time; further ones are answered with 503. Default 1,000.
     pub connections_max: usize,
+    /// Streams of one address at the same time (of one /64 in IPv6); further ones are answered with 429. It needs the
+    /// peer's address: axum's `ConnectInfo<SocketAddr>`, or `address_header`. Default `None`: as many as there are.
+    pub connections_per_address_max: Option<usize>,
+    /// The header in which a proxy of your own tells the client's address; its last address counts. A client that
+    /// reaches the server past the proxy can write there what it likes. Default `None`.
+    pub address_header: Option<String>,
+    /// Streams of one channel at the same time; further ones are answered with 503. Default `None`: as many as there are.
+    pub listeners_per_channel_max: Option<usize>,
+    /// Channels of one stream, at most 64. Default 16.
+    pub channels_per_stream_max: usize,
+    /// Where a stream begins without a cursor. Default with the next event.
+    pub fresh: Beginning,
+    /// What becomes of slow readers. Default [`SlowConsumer::Reread`].
+    pub slow: SlowConsumer,
+    /// Events sent to one stream alone that may wait for it. Default 256.
+    pub direct_events_max: usize,
+    /// Tell each stream of a channel how many there are (`control.presence`), at most once in so many milliseconds; 0 does
+    /// not. Default 0.
+    pub presence_ms: u64,
+    /// Names of heartbeats, errors and the end. Default the protocol's.
+    pub names: EventNames,
     /// What one reading of the log may take. Default 256 events, 64 KiB.
     pub page: PageLimit,
     /// Bytes of one published event, and of the body that brings it. Default 1 MiB.
@@ -31,10 +92,16 @@ pub struct StreamOptions {
     pub cors: CorsOrigins,
     /// The bearer token that `POST /publish/{channel}` takes; `None` (the default) or empty switches that route off.
     pub publish_token: Option<String>,
+    /// The token that streams take, as a bearer or as `?token=`; `None` (the default) or empty lets everybody in. For
+    /// more than one secret see [`Hooks::authorize`](super::Hooks::authorize).
+    pub stream_token: Option<String>,
     /// The channel of `GET /stream`, which without one is answered with 404. Default `None`.
     pub default_channel: Option<String>,
     /// Announced as `tick_interval` in `control.open`, where the default channel ticks. Default `None`.
     pub tick_ms: Option<u64>,
+    /// Compress streams with zstd or gzip for clients that take it; each event is still there at once. A compressed
+    /// stream keeps some 60 KiB (zstd) or 260 KiB (gzip) more of memory. Default off.
+    pub compress: bool,
     /// Serve `/debug/*`, by which anyone can make trouble. Default off.
     pub debug_routes: bool,
 }
@@ -45,12 +112,23 @@ impl Default for StreamOptions {
             heartbeat_ms: 15_000,
             retry_ms: 3_000,
             connections_max: 1_000,
+            connections_per_address_max: None,
+            address_header: None,
+            listeners_per_channel_max: None,
+            channels_per_stream_max: 16,
+            fresh: Beginning::default(),
+            slow: SlowConsumer::default(),
+            direct_events_max: 256,
+            presence_ms: 0,
+            names: EventNames::default(),
             page: PageLimit::default(),
             event_bytes_max: 1 << 20,
             cors: CorsOrigins::default(),
             publish_token: None,
+            stream_token: None,
             default_channel: None,
             tick_ms: None,
+            compress: false,
             debug_routes: false,
         }
     }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::body::to_bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -13,6 +13,7 @@ use super::answer::Refusal;
 use super::hub::Hub;
 use super::log::LogError;
 use super::publisher::{Message, PublishError};
+use super::request;
 
 /// The body: an envelope's type and payload, or an event that is stored as it is.
 #[derive(Deserialize)]
@@ -22,11 +23,12 @@ struct Body<'a> {
     kind: Option<String>,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
+    correlation_id: Option<String>,
     event: Option<String>,
     data: Option<String>,
 }
 
-const SHAPES: &str = r#"the body takes {"type": name, "payload": any JSON} or {"event": name, "data": text}"#;
+const SHAPES: &str = r#"the body takes {"type": name, "payload": any JSON, "correlation_id"?: text} or {"event": name, "data": text}"#;
 
 /// Room for the JSON around a payload, and for what escapes add to a text.
 const BODY_OVERHEAD_BYTES: usize = 4096;
@@ -48,6 +50,9 @@ pub(crate) async fn publish(
     let body: Body<'_> = serde_json::from_slice(&body)
         .map_err(|error| Refusal::bad_request("invalid_body", format!("{SHAPES}: {error}")))?;
     let mut message = message(body)?;
+    if let Some(id) = request::trace_id(&parts.headers, None) {
+        message = message.trace_id(id);
+    }
     if let Some(key) = parts.headers.get("idempotency-key") {
         // A key that is no text becomes one that the publisher refuses.
         message = message.idempotency_key(key.to_str().unwrap_or_default());
@@ -58,10 +63,14 @@ pub(crate) async fn publish(
 
 fn message(body: Body<'_>) -> Result<Message, Refusal> {
     match body {
-        Body { kind: Some(kind), payload: Some(payload), event: None, data: None } => {
-            Ok(Message::envelope_raw(kind, payload))
+        Body { kind: Some(kind), payload: Some(payload), correlation_id, event: None, data: None } => {
+            let message = Message::envelope_raw(kind, payload);
+            Ok(match correlation_id {
+                Some(id) => message.correlation_id(id),
+                None => message,
+            })
         }
-        Body { kind: None, payload: None, event, data: Some(data) } => {
+        Body { kind: None, payload: None, correlation_id: None, event, data: Some(data) } => {
             Ok(Message::text(event.unwrap_or_else(|| "message".to_owned()), data))
         }
         _ => Err(Refusal::bad_request("invalid_body", SHAPES)),
@@ -77,11 +86,7 @@ fn authorize(token: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
              SSE_PUBLISH_TOKEN) to a secret of yours, and send it as `Authorization: Bearer <token>`",
         ));
     };
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| {
-        let (scheme, given) = value.as_bytes().split_at_checked("Bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(given)
-    });
-    if given.is_some_and(|given| same_secret(given, token.as_bytes())) {
+    if request::bearer(headers).is_some_and(|given| request::same_secret(given, token.as_bytes())) {
         return Ok(());
     }
     Err(Refusal::new(
@@ -90,11 +95,6 @@ fn authorize(token: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
         "publishing takes `Authorization: Bearer <token>` with the token of StreamOptions::publish_token (of \
          `holdfast serve`: SSE_PUBLISH_TOKEN)",
     ))
-}
-
-/// Compares in a time that does not tell how much of a guess was right.
-fn same_secret(given: &[u8], secret: &[u8]) -> bool {
-    given.len() == secret.len() && given.iter().zip(secret).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 fn refusal(error: PublishError) -> Refusal {

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::clock;
 use super::hub::Inner;
 use super::log::{Data, KEY_BYTES_MAX, Key, LogError, NAME_BYTES_MAX, NewEvent};
-use crate::wire::control;
+use crate::wire::{control, encode};
 
 /// An event to publish.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct Message {
     name: String,
     content: Content,
     key: Option<String>,
+    trace_id: Option<String>,
+    correlation_id: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -29,7 +32,7 @@ impl Message {
     /// An event whose data is an envelope: `{event_id, type, ts, payload, sequence}`, on one line.
     #[must_use]
     pub fn envelope(event_type: impl Into<String>, payload: &serde_json::Value) -> Self {
-        Self { name: event_type.into(), content: Content::Payload(payload.to_string()), key: None }
+        Self::new(event_type.into(), Content::Payload(payload.to_string()))
     }
 
     /// The same, with a payload that is JSON text already and keeps its spelling.
@@ -37,13 +40,17 @@ impl Message {
     pub fn envelope_raw(event_type: impl Into<String>, payload: &RawValue) -> Self {
         // Valid JSON has line ends between its tokens only, where they mean nothing.
         let payload = payload.get().replace(['\r', '\n'], " ");
-        Self { name: event_type.into(), content: Content::Payload(payload), key: None }
+        Self::new(event_type.into(), Content::Payload(payload))
     }
 
     /// An event whose data is stored verbatim, of any number of lines.
     #[must_use]
     pub fn text(name: impl Into<String>, data: impl Into<String>) -> Self {
-        Self { name: name.into(), content: Content::Text(data.into()), key: None }
+        Self::new(name.into(), Content::Text(data.into()))
+    }
+
+    fn new(name: String, content: Content) -> Self {
+        Self { name, content, key: None, trace_id: None, correlation_id: None }
     }
 
     /// Makes publishing repeatable: the same message to the same channel under the same key stores nothing the second
@@ -54,7 +61,21 @@ impl Message {
         self
     }
 
-    fn into_event(self, event_bytes_max: usize) -> Result<NewEvent, PublishError> {
+    /// The trace that the event belongs to, for its envelope.
+    #[must_use]
+    pub fn trace_id(mut self, id: impl Into<String>) -> Self {
+        self.trace_id = Some(id.into());
+        self
+    }
+
+    /// What the event belongs together with, for its envelope.
+    #[must_use]
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    fn check(&self, event_bytes_max: usize) -> Result<(), PublishError> {
         check_name(&self.name)?;
         if let Some(key) = &self.key
             && !((1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()))
@@ -65,21 +86,54 @@ impl Message {
         if text.len() > event_bytes_max {
             return Err(PublishError::TooLarge(event_bytes_max));
         }
+        Ok(())
+    }
+
+    /// An envelope without its last fields.
+    fn envelope_begin(&self, payload: &str) -> String {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let mut envelope = format!(
+            r#"{{"event_id":"{}","type":{},"ts":"{}""#,
+            clock::event_id(),
+            text(&self.name),
+            clock::iso(clock::unix_ms()),
+        );
+        for (name, id) in [("trace_id", &self.trace_id), ("correlation_id", &self.correlation_id)] {
+            if let Some(id) = id {
+                envelope.extend([",\"", name, "\":", &text(id)]);
+            }
+        }
+        envelope.extend([r#","payload":"#, payload]);
+        envelope
+    }
+
+    fn into_event(self, event_bytes_max: usize) -> Result<NewEvent, PublishError> {
+        self.check(event_bytes_max)?;
+        let (Content::Payload(text) | Content::Text(text)) = &self.content;
         let kind = if matches!(self.content, Content::Text(_)) { "text" } else { "payload" };
-        let key = self.key.map(|key| Key::new(key, &[kind, &self.name, text]));
-        let data = match self.content {
-            Content::Text(text) => Data::Text(text),
-            Content::Payload(payload) => Data::Numbered {
-                before: format!(
-                    r#"{{"event_id":"{}","type":{},"ts":"{}","payload":{payload},"sequence":"#,
-                    clock::event_id(),
-                    serde_json::Value::from(self.name.as_str()),
-                    clock::iso(clock::unix_ms()),
-                ),
-                after: "}".to_owned(),
-            },
+        let key = self.key.as_ref().map(|key| Key::new(key.clone(), &[kind, &self.name, text]));
+        let begin = match &self.content {
+            Content::Payload(payload) => Some(self.envelope_begin(payload)),
+            Content::Text(_) => None,
+        };
+        let data = match (begin, self.content) {
+            (Some(begin), _) => Data::Numbered { before: begin + r#","sequence":"#, after: "}".to_owned() },
+            (None, Content::Text(text) | Content::Payload(text)) => Data::Text(text),
         };
         Ok(NewEvent { name: self.name, data, key })
+    }
+
+    /// The event as it goes over the wire without a log: its envelope has no number.
+    pub(crate) fn encode(&self, id: Option<&str>, event_bytes_max: usize) -> Result<Bytes, PublishError> {
+        self.check(event_bytes_max)?;
+        let mut out = Vec::new();
+        let written = match &self.content {
+            Content::Text(text) => encode::event(&mut out, Some(&self.name), id, text),
+            Content::Payload(payload) => {
+                encode::event(&mut out, Some(&self.name), id, &(self.envelope_begin(payload) + "}"))
+            }
+        };
+        written.map(|()| out.into()).map_err(|_| PublishError::InvalidName)
     }
 }
 

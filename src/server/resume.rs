@@ -1,19 +1,26 @@
 //! Decides where a stream begins: what the client asked for, held against what the log has.
 
 use super::log::{Bounds, EventLog, Place};
+use super::options::Beginning;
 use crate::wire::{Cursor, Position};
 
 /// Where a client wants its stream to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// With the next event that is published.
-    Now,
-    /// With the oldest event that is stored.
-    Start,
-    /// With the last so many.
-    Last(u64),
+pub(crate) struct Wanted {
     /// Behind the event of this id, in the client's words.
-    After(String),
+    pub(crate) cursor: Option<String>,
+    /// Where, without one.
+    pub(crate) fresh: Beginning,
+}
+
+impl Wanted {
+    /// Takes a channel out of the cursor of several.
+    pub(crate) fn forget(&mut self, channel: &str) {
+        if let Some(Ok(Cursor::Composite(mut parts))) = self.cursor.as_deref().map(str::parse) {
+            parts.retain(|part| part.0 != channel);
+            self.cursor = (!parts.is_empty()).then(|| Cursor::Composite(parts).to_string());
+        }
+    }
 }
 
 /// Where its stream does begin.
@@ -23,11 +30,13 @@ pub(crate) struct Start {
     pub(crate) place: Place,
     /// Why that is not where the client wanted to go on.
     pub(crate) refused: Option<Refused>,
+    /// There was a cursor.
+    pub(crate) resumed: bool,
 }
 
 impl Start {
     fn after(refused: Refused) -> Self {
-        Self { place: refused.place, refused: Some(refused) }
+        Self { place: refused.place, refused: Some(refused), resumed: true }
     }
 }
 
@@ -53,16 +62,28 @@ pub(crate) const NO_BUFFER: &str = "no_buffer";
 /// The cursor is no id of ours.
 pub(crate) const INVALID: &str = "invalid_event_id";
 
-/// Where a stream of `channel` begins.
-pub(crate) fn resolve(wanted: &Wanted, channel: &str, bounds: &Bounds, log: &dyn EventLog) -> Start {
-    let oldest = first_place(bounds);
-    let place = match wanted {
-        Wanted::Now => bounds.head,
-        Wanted::Start => oldest,
-        Wanted::Last(count) => last(*count, bounds, oldest),
-        Wanted::After(id) => return resume(id, channel, bounds, log),
-    };
-    Start { place, refused: None }
+/// Where a stream of `channel` begins, alone or as one of `several`.
+pub(crate) fn resolve(
+    wanted: &Wanted,
+    channel: &str,
+    several: bool,
+    bounds: &Bounds,
+    log: &dyn EventLog,
+) -> Start {
+    let part = wanted.cursor.as_deref().map(|id| part(id, channel, several));
+    match part {
+        Some(Part::At(position)) => resume(&position, bounds, log),
+        Some(Part::Invalid) => Start::after(refuse(INVALID, bounds, None)),
+        None | Some(Part::Absent) => {
+            let oldest = first_place(bounds);
+            let place = match wanted.fresh {
+                Beginning::Now => bounds.head,
+                Beginning::Start => oldest,
+                Beginning::Last(count) => last(count, bounds, oldest),
+            };
+            Start { place, refused: None, resumed: false }
+        }
+    }
 }
 
 /// What is missing between a place and the oldest event that is stored.
@@ -71,10 +92,7 @@ pub(crate) fn gap(place: Place, bounds: &Bounds) -> Option<Refused> {
     (missing > 0).then(|| refuse(EXPIRED, bounds, Some(missing)))
 }
 
-fn resume(id: &str, channel: &str, bounds: &Bounds, log: &dyn EventLog) -> Start {
-    let Some(position) = position(id, channel) else {
-        return Start::after(refuse(INVALID, bounds, None));
-    };
+fn resume(position: &Position, bounds: &Bounds, log: &dyn EventLog) -> Start {
     let Some(generation) = log.generation(&position.epoch) else {
         return Start::after(refuse(NOT_FOUND, bounds, None));
     };
@@ -82,7 +100,7 @@ fn resume(id: &str, channel: &str, bounds: &Bounds, log: &dyn EventLog) -> Start
     let place = Place { generation, sequence: position.sequence.min(end) };
     let gap = gap(place, bounds);
     if position.sequence <= end {
-        return gap.map_or(Start { place, refused: None }, Start::after);
+        return gap.map_or(Start { place, refused: None, resumed: true }, Start::after);
     }
     // What the epoch gave out beyond its end is lost, nobody knows how much. All before it was seen: to begin with
     // the oldest event would repeat it.
@@ -90,10 +108,23 @@ fn resume(id: &str, channel: &str, bounds: &Bounds, log: &dyn EventLog) -> Start
     Start::after(if gap.is_none() { Refused { place, ..refused } } else { refused })
 }
 
-fn position(id: &str, channel: &str) -> Option<Position> {
-    match id.parse().ok()? {
-        Cursor::Single(position) => Some(position),
-        Cursor::Composite(parts) => parts.into_iter().find(|part| part.0 == channel).map(|part| part.1),
+/// What a cursor says of one channel.
+enum Part {
+    At(Position),
+    /// Nothing: the channel is new on this stream.
+    Absent,
+    Invalid,
+}
+
+fn part(id: &str, channel: &str, several: bool) -> Part {
+    match id.parse() {
+        Ok(Cursor::Single(position)) if !several => Part::At(position),
+        Ok(Cursor::Composite(parts)) => match parts.into_iter().find(|part| part.0 == channel) {
+            Some((_, position)) => Part::At(position),
+            None if several => Part::Absent,
+            None => Part::Invalid,
+        },
+        _ => Part::Invalid,
     }
 }
 
@@ -135,7 +166,8 @@ mod tests {
         let epoch = log.epoch(0).expect("the first epoch");
         let bounds = Bounds { oldest: Some(at(0, 5)), head: at(0, 10), ends: Vec::new() };
         let check = |id: &str, place: Place, refused: Option<(&str, Option<u64>)>| {
-            let start = resolve(&Wanted::After(id.to_owned()), "c", &bounds, &log);
+            let wanted = Wanted { cursor: Some(id.to_owned()), fresh: Beginning::Now };
+            let start = resolve(&wanted, "c", false, &bounds, &log);
             assert_eq!(start.place, place, "{id}");
             assert_eq!(start.refused.map(|refused| (refused.code, refused.missing)), refused, "{id}");
         };
@@ -151,6 +183,26 @@ mod tests {
         check("-7", at(0, 4), Some((INVALID, None)));
         check(&format!("d:{epoch}-7"), at(0, 4), Some((INVALID, None)));
         check(&"9".repeat(1 << 20), at(0, 4), Some((INVALID, None)));
+    }
+
+    #[test]
+    fn one_of_several_channels_begins_at_its_own_part_of_the_cursor() {
+        let log = MemoryLog::new(Retention::default());
+        let epoch = log.epoch(0).expect("the first epoch");
+        let bounds = Bounds { oldest: Some(at(0, 5)), head: at(0, 10), ends: Vec::new() };
+        for (id, place, refused) in [
+            (format!("b:{epoch}-1,c:{epoch}-7"), at(0, 7), None),
+            (format!("c:{epoch}-2,b:{epoch}-9"), at(0, 4), Some(EXPIRED)),
+            // Not there: it was not listened to, and begins as a fresh one.
+            (format!("b:{epoch}-1"), at(0, 10), None),
+            // Of which channel this is, nobody knows.
+            (format!("{epoch}-7"), at(0, 4), Some(INVALID)),
+            (format!("b:{epoch}-1,"), at(0, 4), Some(INVALID)),
+        ] {
+            let wanted = Wanted { cursor: Some(id.clone()), fresh: Beginning::Now };
+            let start = resolve(&wanted, "c", true, &bounds, &log);
+            assert_eq!((start.place, start.refused.map(|refused| refused.code)), (place, refused), "{id}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::wire::control;
 
 pub(crate) fn router(hub: &Hub) -> Router {
     let mut router = Router::new()
-        .route("/stream", get(default_stream))
+        .route("/stream", get(streams))
         .route("/stream/{channel}", get(stream))
         .route("/publish/{channel}", post(publish::publish))
         .route("/health", get(health))
@@ -33,9 +33,9 @@ pub(crate) fn router(hub: &Hub) -> Router {
     }
 }
 
-async fn default_stream(State(hub): State<Hub>, request: Request) -> Result<Response, Refusal> {
-    let channel = hub.inner.default_channel()?;
-    Ok(hub.stream(channel, &request.into_parts().0).await)
+/// `?channel=a&channel=b`: one stream of several channels; without any the default one.
+async fn streams(State(hub): State<Hub>, request: Request) -> Response {
+    hub.stream_by_query(&request.into_parts().0).await
 }
 
 async fn stream(

@@ -2,7 +2,9 @@
 //!
 //! A [`Position`] is `<epoch>-<sequence>`: the epoch names one unbroken life of a log, the sequence counts the
 //! events of one channel within it, from 1; 0 is the place before the first. A [`Cursor`] is what a client
-//! resumes from: one position, or `<channel>:<position>` for each of several channels, joined by commas.
+//! resumes from: one position, or `<channel>:<position>` for each of several channels, joined by commas. The id of
+//! an event on a stream of several channels is such a cursor; the event's own channel stands first, the others in any
+//! order: so [`Part::first`] names the event, whatever happened on the other channels.
 //! Other servers' ids may look the same: nothing here applies before their `control.open` announced the protocol.
 
 use std::fmt;
@@ -112,6 +114,44 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// One channel of a composite cursor, without copying. The channel is as it is written there: percent-encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// The whole part.
+    pub text: &'a str,
+    /// The channel, as it is written.
+    pub channel: &'a str,
+    /// The epoch of its position.
+    pub epoch: &'a str,
+    /// The sequence of its position.
+    pub sequence: u64,
+}
+
+impl<'a> Part<'a> {
+    /// Reads `<channel>:<epoch>-<sequence>`.
+    #[must_use]
+    pub fn split(text: &'a str) -> Option<Self> {
+        let (channel, position) = text.split_once(':').filter(|part| !part.0.is_empty())?;
+        let (epoch, sequence) = Position::split(position)?;
+        Some(Self { text, channel, epoch, sequence })
+    }
+
+    /// The first part of a composite cursor: of an event's id, the event's own.
+    #[must_use]
+    pub fn first(cursor: &'a str) -> Option<Self> {
+        Self::split(cursor.split(',').next()?)
+    }
+}
+
+/// A channel's name as it stands in a composite cursor.
+#[must_use]
+pub fn escape_channel(channel: &str) -> String {
+    let mut text = String::with_capacity(channel.len());
+    // Writing to a string does not fail.
+    let _ = escape(&mut text, channel);
+    text
+}
+
 fn valid_epoch(epoch: &str) -> Option<&str> {
     let valid = (1..=EPOCH_BYTES_MAX).contains(&epoch.len())
         && epoch.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
@@ -126,7 +166,7 @@ fn sequence(digits: &str) -> Option<u64> {
 }
 
 /// Percent-encodes what would end a channel name within a cursor, or a header value.
-fn escape(f: &mut fmt::Formatter<'_>, channel: &str) -> fmt::Result {
+fn escape(f: &mut impl fmt::Write, channel: &str) -> fmt::Result {
     for byte in channel.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
             write!(f, "{}", byte as char)?;

@@ -1,6 +1,9 @@
 //! What the server's tests share: a reader of event streams, a request, and the real process.
 #![allow(dead_code, unreachable_pub)] // Each test file is a crate of its own and uses a part of this.
 
+#[cfg(feature = "redis")]
+pub mod redis;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -157,6 +160,48 @@ impl Reader {
     }
 }
 
+/// A small generator of our own, so that a printed seed replays a run.
+pub struct Random(u64);
+
+impl Random {
+    /// From `HOLDFAST_SEED`, or another one each time; printed.
+    pub fn seeded() -> Self {
+        let seed = std::env::var("HOLDFAST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+            u64::from(now.subsec_nanos()) ^ now.as_secs()
+        });
+        println!("seed: HOLDFAST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// Another one, whose numbers follow from the same seed.
+    pub fn fork(&mut self) -> Self {
+        Self(self.up_to(u64::MAX - 1))
+    }
+
+    pub fn up_to(&mut self, max: u64) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % (max + 1)
+    }
+}
+
+/// Publishes over HTTP; the id once it is acknowledged, nothing where the answer got lost or was a refusal.
+pub async fn try_publish(address: &str, channel: &str, key: &str, text: &str) -> Option<String> {
+    let body = serde_json::json!({ "event": "n", "data": text }).to_string();
+    let response = send(address, publish(channel, "secret", Some(key), &body)).await.ok()?;
+    let status = response.status();
+    let answer = response.into_body().collect().await.ok()?.to_bytes();
+    let answer: Value = serde_json::from_slice(&answer).ok()?;
+    // What is refused for good would be tried for ever.
+    assert!(status.is_success() || status.is_server_error(), "{status}: {answer}");
+    Some(answer["id"].as_str()?.to_owned())
+}
+
 pub fn get(path: &str) -> Request<Body> {
     Request::get(path).body(Body::empty()).expect("a request")
 }
@@ -237,6 +282,13 @@ impl Server {
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().expect("kill").success());
+    }
+
+    /// Memory of the process that is resident.
+    pub fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<usize>().ok()).expect("kB") * 1024
     }
 
     /// Waits for the end of the process.

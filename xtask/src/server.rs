@@ -14,7 +14,7 @@ const LISTENING: &str = "holdfast: listening on ";
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The arguments that build the command in the profile of tests.
-pub const BUILD: [&str; 5] = ["build", "--bin", "holdfast", "--features", "server"];
+pub const BUILD: [&str; 5] = ["build", "--bin", "holdfast", "--features", "server,redis"];
 
 /// Where `BUILD` puts it.
 pub fn binary() -> String {

@@ -14,6 +14,7 @@ const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 pub fn all() -> Result<(), String> {
     for_build()?;
     for_wasm_tests()?;
+    redis()?;
     println!("everything is there");
     Ok(())
 }
@@ -46,6 +47,14 @@ pub fn for_wasm_tests() -> Result<(), String> {
         sh::run("cargo", &["install", "wasm-pack", "--locked"])?;
     }
     browser()
+}
+
+/// The server that the tests of the log in Redis start for themselves.
+pub fn redis() -> Result<(), String> {
+    if sh::find("redis-server").is_some() && sh::find("redis-cli").is_some() {
+        return Ok(());
+    }
+    apt_install(&["redis-server"])
 }
 
 /// Chromium and its driver. `CHROMIUM` and `CHROMEDRIVER` may name others.

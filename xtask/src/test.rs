@@ -135,7 +135,8 @@ fn lint(part: &mut Part) -> Result<(), String> {
     part.counts = false;
     setup::for_lint()?;
     part.sh("cargo", &["fmt", "--all", "--check", "--", "--color", "never"])?;
-    let native = ["clippy", "--workspace", "--all-targets", "--features", "server", "--", "-D", "warnings"];
+    let native =
+        ["clippy", "--workspace", "--all-targets", "--features", "server,redis", "--", "-D", "warnings"];
     part.sh("cargo", &native)?;
     let wasm = ["clippy", "--lib", "--tests", "--target", "wasm32-unknown-unknown", "--", "-D", "warnings"];
     part.sh("cargo", &wasm)
@@ -143,7 +144,8 @@ fn lint(part: &mut Part) -> Result<(), String> {
 
 fn native(part: &mut Part) -> Result<(), String> {
     // Without --no-fail-fast the sums would leave out what comes after the first failing file.
-    part.sh("cargo", &["test", "--workspace", "--features", "server", "--no-fail-fast"])
+    setup::redis()?;
+    part.sh("cargo", &["test", "--workspace", "--features", "server,redis", "--no-fail-fast"])
 }
 
 /// Rust tests in a browser, with a real server beside them.

@@ -1,5 +1,6 @@
 //! One connection, from its first byte to its last: HTTP/1.1 or HTTP/2, with or without TLS.
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -10,16 +11,18 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
+use hyper::{Method, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep, timeout};
 
 use super::ListenOptions;
 use super::body::TimedBody;
+use super::handover::{self, Handover, Noted};
 use super::socket::Socket;
 use super::tls::Tls;
 
@@ -35,36 +38,54 @@ pub(super) struct Shared {
 }
 
 /// Serves a connection until it ends. Whatever goes wrong concerns this peer only.
+///
+/// Tasks are as many as streams: what is large, rare or soon over stands in boxes of its own.
 pub(super) async fn serve(shared: Arc<Shared>, mut socket: Socket, peer: SocketAddr, stop: Stop) {
-    let options = &shared.options;
-    match &shared.tls {
-        Some(tls) => {
-            let handshake = tls.acceptor().accept(socket);
-            let Ok(Ok(stream)) = timeout(ms(options.handshake_ms_max), handshake).await else { return };
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            speak(&shared, stream, http2, peer, stop).await;
-        }
-        None => {
-            let first = timeout(ms(options.head_ms_max), socket.speaks_http2()).await;
-            let Ok(Ok(http2)) = first else { return };
-            speak(&shared, socket, http2, peer, stop).await;
-        }
+    if shared.tls.is_some() {
+        return Box::pin(serve_tls(shared, socket, peer, stop)).await;
+    }
+    let first = Box::pin(timeout(ms(shared.options.head_ms_max), socket.speaks_http2())).await;
+    match first {
+        Ok(Ok(true)) => Box::pin(speak_http2(&shared, socket, peer, stop)).await,
+        Ok(Ok(false)) => speak_http1(&shared, socket, peer, stop).await,
+        _ => {}
     }
 }
 
-async fn speak<I>(shared: &Arc<Shared>, io: I, http2: bool, peer: SocketAddr, stop: Stop)
+async fn serve_tls(shared: Arc<Shared>, socket: Socket, peer: SocketAddr, stop: Stop) {
+    let Some(tls) = &shared.tls else { return };
+    let handshake = Box::pin(tls.acceptor().accept(socket));
+    let Ok(Ok(stream)) = timeout(ms(shared.options.handshake_ms_max), handshake).await else { return };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        Box::pin(speak_http2(&shared, stream, peer, stop)).await;
+    } else {
+        speak_http1(&shared, stream, peer, stop).await;
+    }
+}
+
+async fn speak_http1<I>(shared: &Arc<Shared>, mut io: I, peer: SocketAddr, stop: Stop)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if http2 {
-        // Much larger than the other, whose connections are many and hold one stream each.
-        Box::pin(speak_http2(shared, io, peer, stop)).await;
-    } else {
-        speak_http1(shared, io, peer, stop).await;
+    loop {
+        let requests = Box::pin(speak_http1_until_stream(shared, io, peer, stop.clone()));
+        let Some((back, body, quiet)) = requests.await else { return };
+        io = back;
+        if !matches!(handover::run(&mut io, body, quiet).await, Ok(true)) || stop.is_told() {
+            let _ = io.shutdown().await;
+            return;
+        }
     }
 }
 
-async fn speak_http1<I>(shared: &Arc<Shared>, io: I, peer: SocketAddr, mut stop: Stop)
+/// Answers requests; ends with the connection, or gives it back with a stream whose head has been sent, and whether the
+/// peer has sent nothing behind its request.
+async fn speak_http1_until_stream<I>(
+    shared: &Arc<Shared>,
+    io: I,
+    peer: SocketAddr,
+    mut stop: Stop,
+) -> Option<(I, Body, bool)>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -75,16 +96,40 @@ where
         .max_headers(options.head_lines_max)
         .max_header_size(options.head_bytes_max)
         .max_buf_size(options.head_bytes_max.max(HYPER_BUFFER_BYTES_MIN));
+    let handover = Arc::new(Handover::default());
     let service = {
-        let shared = Arc::clone(shared);
-        service_fn(move |request| shared.answer(request, peer))
+        let (shared, handover) = (Arc::clone(shared), Arc::clone(&handover));
+        service_fn(move |request: Request<Incoming>| {
+            // Of anything else hyper still has something to read or to leave out.
+            let plain = request.version() == Version::HTTP_11
+                && request.method() == Method::GET
+                && request.body().is_end_stream();
+            let (answer, handover) = (shared.answer(request, peer), Arc::clone(&handover));
+            async move { answer.await.map(|response| handover.offer(plain, response)) }
+        })
     };
-    let mut connection = pin!(http.serve_connection(TokioIo::new(io), service).with_upgrades());
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = stop.told() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
+    let io = TokioIo::new(Noted { io, handover: Arc::clone(&handover) });
+    let mut connection = http.serve_connection(io, service).with_upgrades();
+    let mut told = pin!(stop.told());
+    let mut stopping = false;
+    let body = poll_fn(|cx| {
+        if Pin::new(&mut connection).poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        if let Some(body) = handover.take() {
+            return Poll::Ready(Some(body));
+        }
+        if !stopping && told.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            Pin::new(&mut connection).graceful_shutdown();
+            // It may have nothing to finish.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    });
+    let body = body.await?;
+    let parts = connection.into_parts()?;
+    Some((parts.io.into_inner().io, body, parts.read_buf.is_empty()))
 }
 
 async fn speak_http2<I>(shared: &Arc<Shared>, io: I, peer: SocketAddr, mut stop: Stop)
@@ -139,6 +184,10 @@ impl Stop {
     async fn told(&mut self) {
         // A listener that is gone has stopped, too.
         let _ = self.0.wait_for(|stop| *stop).await;
+    }
+
+    fn is_told(&self) -> bool {
+        *self.0.borrow()
     }
 }
 

@@ -20,6 +20,7 @@
 
 mod body;
 mod connection;
+mod handover;
 mod places;
 mod socket;
 mod tls;

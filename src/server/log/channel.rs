@@ -50,6 +50,13 @@ impl Channel {
         (after >= ring.floor).then(|| ring.stored_after(after, limit))
     }
 
+    /// How many bytes of frames after `after` this process holds.
+    pub(crate) fn bytes_after(&self, after: Place) -> usize {
+        let ring = self.ring();
+        let from = ring.frames.partition_point(|frame| frame.place <= after);
+        ring.frames.range(from..).map(|frame| frame.bytes.len()).sum()
+    }
+
     /// What the log holds, as this process last heard.
     pub(crate) fn bounds(&self) -> Bounds {
         self.ring().bounds.clone()
@@ -100,6 +107,15 @@ impl Ring {
         }
     }
 
+    /// Begins anew behind `head`, as after a gap that this process cannot fill.
+    #[cfg(feature = "redis")]
+    pub(crate) fn restart(&mut self, head: Place) {
+        self.frames.clear();
+        self.bytes = 0;
+        self.floor = head;
+        self.bounds.head = head;
+    }
+
     pub(crate) fn clear(&mut self) {
         while !self.frames.is_empty() {
             self.pop();
@@ -148,6 +164,12 @@ const SWEEP_FROM: usize = 64;
 impl Directory {
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Channel>> {
         self.channels.get(name)
+    }
+
+    /// All channels.
+    #[cfg(feature = "redis")]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Channel>> {
+        self.channels.values()
     }
 
     pub(crate) fn insert(&mut self, name: &str, bounds: Bounds) -> Arc<Channel> {

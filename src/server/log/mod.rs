@@ -8,12 +8,15 @@
 //! - [`NullLog`]: nothing; what is published reaches those who listen.
 //! - [`MemoryLog`]: a bounded ring a channel; a new epoch with each process.
 //! - [`RedbLog`]: on disk, the default of `holdfast serve`; an append is acknowledged when it is synced.
+//! - `RedisLog` (feature `redis`): in Redis Streams, for several machines.
 
 mod channel;
 mod memory;
 mod null;
 mod redb;
 mod redb_writer;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +30,8 @@ pub use self::channel::Channel;
 pub use self::memory::MemoryLog;
 pub use self::null::NullLog;
 pub use self::redb::{RedbLog, RedbOptions};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisLog, RedisOptions};
 
 /// Longest channel name, in bytes.
 pub const CHANNEL_BYTES_MAX: usize = 128;
@@ -85,6 +90,26 @@ impl Frame {
         Ok(Self { place, at_ms, bytes: out.into(), id_bytes: "id: \n".len() + id.len() })
     }
 
+    /// Its id, as the `id` line has it.
+    #[must_use]
+    pub fn id(&self) -> &[u8] {
+        self.bytes.get("id: ".len()..self.id_bytes.saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// The same event under another id: that of a stream of several channels.
+    ///
+    /// The id must hold no line end; one of our own never does.
+    pub(crate) fn under(&self, id: &[u8]) -> Self {
+        let body = &self.bytes[self.id_bytes..];
+        let mut bytes = Vec::with_capacity(id.len() + body.len() + "id: \n".len());
+        bytes.extend_from_slice(b"id: ");
+        bytes.extend_from_slice(id);
+        bytes.push(b'\n');
+        let id_bytes = bytes.len();
+        bytes.extend_from_slice(body);
+        Self { bytes: bytes.into(), id_bytes, ..*self }
+    }
+
     /// The event without its `id` line, for streams whose ids cover several channels.
     #[must_use]
     pub fn body(&self) -> Bytes {
@@ -107,6 +132,14 @@ pub enum Data {
 }
 
 impl Data {
+    #[cfg(feature = "redis")]
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Numbered { before, after } => before.len() + after.len(),
+        }
+    }
+
     pub(crate) fn render(&self, sequence: u64) -> String {
         match self {
             Self::Text(text) => text.clone(),

@@ -1,6 +1,7 @@
 //! The ready-made server: `holdfast serve`.
 
 mod logging;
+mod redact;
 mod settings;
 mod site;
 
@@ -11,9 +12,11 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use self::settings::Settings;
+use self::settings::{RedisSettings, Settings};
 use super::publisher::Message;
-use super::{EventLog, Hub, Listener, LogError, MemoryLog, Publisher, RedbLog, RedbOptions, Tls, routes};
+use super::{
+    EventLog, Hub, Listener, LogError, MemoryLog, Publisher, RedbLog, RedbOptions, Retention, Tls, routes,
+};
 
 pub use self::settings::{ServeArgs, explain};
 
@@ -56,17 +59,9 @@ impl From<LogError> for ServeError {
 /// See [`ServeError`].
 pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let settings = args.check()?;
-    logging::start(settings.log_level, settings.log_format);
+    logging::start(settings.log);
     let signals = Signals::listen()?;
-    let log: Arc<dyn EventLog> = if settings.memory {
-        Arc::new(MemoryLog::new(settings.retention))
-    } else {
-        let options = RedbOptions { retention: settings.retention, ..RedbOptions::default() };
-        // Opening may have to repair a file that was left in the middle of a write.
-        let dir = settings.data_dir.clone();
-        let opened = tokio::task::spawn_blocking(move || RedbLog::open(&dir, options)).await;
-        Arc::new(opened.map_err(|error| LogError::Storage(error.to_string()))??)
-    };
+    let log = open_log(&settings).await?;
     if settings.new_epoch {
         log.begin_epoch().await?;
     }
@@ -75,6 +70,38 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     log.close().await;
     tracing::info!(event = "server.stopped");
     Ok(())
+}
+
+async fn open_log(settings: &Settings) -> Result<Arc<dyn EventLog>, ServeError> {
+    if let Some(redis) = &settings.redis {
+        return in_redis(redis, settings.retention).await;
+    }
+    if settings.memory {
+        return Ok(Arc::new(MemoryLog::new(settings.retention)));
+    }
+    let options = RedbOptions { retention: settings.retention, ..RedbOptions::default() };
+    // Opening may have to repair a file that was left in the middle of a write.
+    let dir = settings.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || RedbLog::open(&dir, options)).await;
+    Ok(Arc::new(opened.map_err(|error| LogError::Storage(error.to_string()))??))
+}
+
+#[cfg(feature = "redis")]
+async fn in_redis(redis: &RedisSettings, retention: Retention) -> Result<Arc<dyn EventLog>, ServeError> {
+    let options = super::RedisOptions {
+        prefix: redis.prefix.clone(),
+        retention,
+        replicas_min: redis.replicas_min,
+        ..super::RedisOptions::new(redis.url.0.clone())
+    };
+    Ok(Arc::new(super::RedisLog::open(options).await?))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn in_redis(_: &RedisSettings, _: Retention) -> Result<Arc<dyn EventLog>, ServeError> {
+    Err(ServeError::Setting(
+        "--redis-url (SSE_REDIS_URL): this `holdfast` was built without the feature `redis`".to_owned(),
+    ))
 }
 
 async fn serve(settings: &Settings, hub: &Hub, mut signals: Signals) -> Result<(), ServeError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command};
 
-use super::logging::{LogFormat, LogLevel};
+use super::logging::{LogFormat, LogLevel, LogOptions};
 use super::{ServeError, TICKS};
 use crate::server::log::{PageLimit, Retention};
 use crate::server::{CorsOrigins, ListenOptions, StreamOptions, Tls};
@@ -20,11 +20,21 @@ fn whole<const MIN: u64, const MAX: u64>(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| format!("a whole number from {MIN} to {MAX}"))
 }
 
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("true or false".to_owned()),
+    }
+}
+
 /// What has no flag.
 const AFTER_HELP: &str = "\
 Environment:
   SSE_PUBLISH_TOKEN  Secret that POST /publish/{channel} takes as `Authorization: Bearer <token>`; without it
-                     publishing over HTTP is off. There is no flag: those are seen by all who list processes";
+                     publishing over HTTP is off. There is no flag: those are seen by all who list processes
+  SSE_STREAM_TOKEN   Secret that streams take as `Authorization: Bearer <token>`, or as `?token=`; without it
+                     anybody may open one";
 
 /// What `holdfast serve` takes. A flag wins over its variable.
 #[derive(Debug, Clone, Args)]
@@ -43,6 +53,17 @@ pub struct ServeArgs {
     /// Keep events in memory only
     #[arg(long)]
     memory: bool,
+    /// Keep events in the Redis of this URL, which several servers may share. The URL may hold a password: better give
+    /// it by the variable, since flags are seen by all who list processes
+    #[arg(long, env = "SSE_REDIS_URL", value_name = "URL", hide_env_values = true)]
+    redis_url: Option<Secret>,
+    /// What stands before all keys in Redis; servers of one prefix share one log
+    #[arg(long, env = "SSE_REDIS_PREFIX", default_value = "holdfast", value_name = "PREFIX")]
+    redis_prefix: String,
+    /// Replicas of Redis that must have an event before it is acknowledged
+    #[arg(long, env = "SSE_REDIS_REPLICAS", default_value_t = 0, value_name = "REPLICAS",
+          value_parser = whole::<0, 100>)]
+    redis_replicas: u64,
     /// Begin a new epoch: after the data folder was restored from a backup
     #[arg(long)]
     new_epoch: bool,
@@ -58,6 +79,14 @@ pub struct ServeArgs {
     /// What is logged
     #[arg(long, env = "LOG_LEVEL", value_enum, ignore_case = true, default_value_t = LogLevel::Info)]
     log_level: LogLevel,
+    /// Log each heartbeat, too
+    #[arg(long, env = "LOG_HEARTBEATS", default_value_t = false, value_name = "BOOL", value_parser = switch,
+          action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    log_heartbeats: bool,
+    /// Log the beginning and the end of each replay
+    #[arg(long, env = "LOG_REPLAY", default_value_t = true, value_name = "BOOL", value_parser = switch,
+          action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    log_replay: bool,
     /// Milliseconds between two demo events on the channel `ticks`; 0 for none
     #[arg(long, env = "SSE_TICK_INTERVAL", default_value_t = 1000, value_name = "MS",
           value_parser = whole::<0, MS_MAX>)]
@@ -106,6 +135,9 @@ pub struct ServeArgs {
     #[arg(long, env = "SSE_BODY_TIMEOUT", default_value_t = 60_000, value_name = "MS",
           value_parser = whole::<1, MS_MAX>)]
     body_timeout: u64,
+    /// Compress streams for clients that take zstd or gzip; costs memory for each
+    #[arg(long)]
+    compress: bool,
     /// Certificate chain in PEM: TLS instead of plain HTTP; read anew at SIGHUP
     #[arg(long, env = "SSE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -117,6 +149,31 @@ pub struct ServeArgs {
     cors_origins: Option<String>,
 }
 
+/// A setting that is never shown.
+#[derive(Clone)]
+pub(super) struct Secret(pub(super) String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where the log is when it is in Redis.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(super) struct RedisSettings {
+    pub(super) url: Secret,
+    pub(super) prefix: String,
+    pub(super) replicas_min: u32,
+}
+
 /// The same, checked and sorted.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -124,10 +181,10 @@ pub(super) struct Settings {
     pub(super) port: u16,
     pub(super) data_dir: PathBuf,
     pub(super) memory: bool,
+    pub(super) redis: Option<RedisSettings>,
     pub(super) new_epoch: bool,
     pub(super) site: Option<PathBuf>,
-    pub(super) log_format: LogFormat,
-    pub(super) log_level: LogLevel,
+    pub(super) log: LogOptions,
     pub(super) tick_ms: u64,
     pub(super) grace: Duration,
     pub(super) retention: Retention,
@@ -148,9 +205,11 @@ impl ServeArgs {
                 ..PageLimit::default()
             },
             cors: cors(self.cors_origins.as_deref())?,
-            publish_token: publish_token()?,
+            publish_token: secret(PUBLISH_TOKEN)?,
+            stream_token: secret(STREAM_TOKEN)?,
             default_channel: Some(TICKS.to_owned()),
             tick_ms: Some(self.tick_interval).filter(|ms| *ms > 0),
+            compress: self.compress,
             debug_routes: self.debug_routes,
             ..StreamOptions::default()
         };
@@ -159,6 +218,16 @@ impl ServeArgs {
             age_ms_max: self.buffer_ttl,
             ..Retention::default()
         };
+        let redis = self.redis_url.filter(|url| !url.0.is_empty()).map(|url| RedisSettings {
+            url,
+            prefix: self.redis_prefix,
+            replicas_min: u32::try_from(self.redis_replicas).unwrap_or(u32::MAX),
+        });
+        if redis.is_some() && self.memory {
+            return Err(ServeError::Setting(
+                "--memory: cannot be combined with --redis-url (SSE_REDIS_URL)".to_owned(),
+            ));
+        }
         let listen = ListenOptions {
             // Publishers, scrapers and those who are to hear 503 need sockets beside the streams.
             sockets_max: streams.connections_max.saturating_add(ListenOptions::default().sockets_max),
@@ -182,10 +251,15 @@ impl ServeArgs {
             port: u16::try_from(self.port).unwrap_or(u16::MAX),
             data_dir: self.data_dir,
             memory: self.memory,
+            redis,
             new_epoch: self.new_epoch,
             site: self.site,
-            log_format: self.log_format,
-            log_level: self.log_level,
+            log: LogOptions {
+                format: self.log_format,
+                level: self.log_level,
+                heartbeats: self.log_heartbeats,
+                replay: self.log_replay,
+            },
             tick_ms: self.tick_interval,
             grace: Duration::from_millis(self.grace_period),
             retention,
@@ -197,8 +271,11 @@ impl ServeArgs {
 }
 
 /// Variables with our prefix. One that is not here is a slip of the pen, and would be ignored in silence.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 19] = [
     "SSE_DATA_DIR",
+    "SSE_REDIS_URL",
+    "SSE_REDIS_PREFIX",
+    "SSE_REDIS_REPLICAS",
     "SSE_TICK_INTERVAL",
     "SSE_HEARTBEAT_INTERVAL",
     "SSE_RETRY_TIMEOUT",
@@ -213,9 +290,11 @@ const VARIABLES: [&str; 15] = [
     "SSE_TLS_KEY",
     "SSE_CORS_ORIGINS",
     PUBLISH_TOKEN,
+    STREAM_TOKEN,
 ];
 
 const PUBLISH_TOKEN: &str = "SSE_PUBLISH_TOKEN";
+const STREAM_TOKEN: &str = "SSE_STREAM_TOKEN";
 
 fn refuse_unknown_variables() -> Result<(), ServeError> {
     let unknown = std::env::vars_os()
@@ -233,15 +312,13 @@ fn refuse_unknown_variables() -> Result<(), ServeError> {
 }
 
 /// Read from the environment only: flags are seen by everyone who lists the processes.
-fn publish_token() -> Result<Option<String>, ServeError> {
-    match std::env::var(PUBLISH_TOKEN) {
+fn secret(variable: &str) -> Result<Option<String>, ServeError> {
+    match std::env::var(variable) {
         Ok(token) if token.is_empty() => Ok(None),
         Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
         Err(std::env::VarError::NotPresent) => Ok(None),
         // What was given is a secret, or a part of one: it is not repeated.
-        _ => Err(ServeError::Setting(format!(
-            "{PUBLISH_TOKEN}: takes visible ASCII characters without spaces"
-        ))),
+        _ => Err(ServeError::Setting(format!("{variable}: takes visible ASCII characters without spaces"))),
     }
 }
 

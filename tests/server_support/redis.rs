@@ -1,0 +1,108 @@
+//! A `redis-server` of the test's own: on a free port, in a folder of its own, to be killed and started again.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+/// What a Redis keeps when it is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// All that it answered for.
+    Always,
+    /// Nothing.
+    None,
+}
+
+/// Ended with the value.
+pub struct Redis {
+    child: Option<Child>,
+    port: u16,
+    dir: tempfile::TempDir,
+    persistence: Persistence,
+    primary: Option<u16>,
+}
+
+impl Redis {
+    pub fn start(persistence: Persistence) -> Self {
+        Self::new(persistence, None)
+    }
+
+    /// A replica of another one.
+    pub fn replica_of(primary: &Self) -> Self {
+        Self::new(Persistence::None, Some(primary.port))
+    }
+
+    fn new(persistence: Persistence, primary: Option<u16>) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut redis = Self { child: None, port: 0, dir, persistence, primary };
+        // Somebody may take the port between our look and the start.
+        for _ in 0..20 {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+            redis.port = listener.local_addr().expect("an address").port();
+            drop(listener);
+            if redis.launch() {
+                return redis;
+            }
+        }
+        panic!("redis-server does not start: is it installed? (Debian: redis-server)")
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("kill").success());
+    }
+
+    /// SIGKILL, and waits until it took effect.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same port, with what is on its disk.
+    pub fn restart(&mut self) {
+        self.kill();
+        assert!(self.launch(), "the port was taken meanwhile");
+    }
+
+    fn launch(&mut self) -> bool {
+        let (port, dir) = (self.port.to_string(), self.dir.path().display().to_string());
+        let aof = if self.persistence == Persistence::Always { "yes" } else { "no" };
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &port, "--dir", &dir, "--save", ""]);
+        command.args(["--appendonly", aof, "--appendfsync", "always", "--repl-diskless-sync-delay", "0"]);
+        if let Some(primary) = self.primary {
+            command.args(["--replicaof", "127.0.0.1", &primary.to_string()]);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("redis-server (Debian: redis-server)");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let ready =
+            lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
+        if ready {
+            // Read on, so that it never waits for a full pipe.
+            std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        }
+        self.child = Some(child);
+        if !ready {
+            self.kill();
+        }
+        ready
+    }
+
+    /// Asks by the command line tool.
+    pub fn ask(&self, command: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output();
+        String::from_utf8(output.expect("redis-cli").stdout).expect("text").trim().to_owned()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
