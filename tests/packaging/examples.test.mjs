@@ -164,6 +164,6 @@ test('express and page: a page that is reloaded goes on, and one that forgot beg
   assert.deepEqual(complaints, []);
 });
 
-test('no example is longer than a page', () => {
-  for (const name of names) assert.ok(readFileSync(inRepository(`examples/${name}`), 'utf8').split('\n').length <= 61, name);
+test('no example of the client is longer than a page', () => {
+  for (const name of names.filter((name) => !name.endsWith('.rs'))) assert.ok(readFileSync(inRepository(`examples/${name}`), 'utf8').split('\n').length <= 61, name);
 });
