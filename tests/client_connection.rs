@@ -120,6 +120,7 @@ fn check_answer(config: Config, was_open: bool, head: Head, delay: Option<u64>, 
     }
 }
 
+// Trap: 204, 4xx, 5xx and other content types.
 #[test]
 fn each_answer_has_its_consequence() {
     let page = Head { content_type: Some("text/html".to_owned()), ..status(200, None) };
@@ -140,6 +141,7 @@ fn each_answer_has_its_consequence() {
     check_answer(once(), false, status(503, Some(1)), None, &[(Code::HttpStatus, false)]);
 }
 
+// Trap: `Retry-After` shortened by a random delay.
 #[test]
 fn retry_after_is_a_floor_whatever_the_network_does() {
     let mut scenario = Scenario::new(exact());
@@ -154,6 +156,7 @@ fn retry_after_is_a_floor_whatever_the_network_does() {
     assert_eq!(scenario.requests.len(), 3);
 }
 
+// Trap: 401 and 403 tried for ever.
 #[test]
 fn fresh_credentials_are_asked_for_once() {
     for code in [401, 403] {
@@ -174,6 +177,7 @@ fn fresh_credentials_are_asked_for_once() {
 }
 
 // K3
+// Trap: a backoff that resets on open.
 #[test]
 fn a_stream_that_opens_and_closes_again_and_again_makes_no_hot_loop() {
     let mut scenario = Scenario::new(exact());
@@ -200,6 +204,7 @@ fn check_retry_field(text: &str, delay: u64) {
 }
 
 // K3
+// Trap: `retry:` of 0, too large, with an exponent or a sign.
 #[test]
 fn the_servers_retry_replaces_the_base_within_bounds() {
     check_retry_field("700", 700);
@@ -269,6 +274,7 @@ fn giving_up_has_its_reason_and_connect_starts_again() {
     check(RetryPolicy { max_retry_time_ms: Some(4_000), ..policy() }, GiveUpReason::MaxRetryTimeExceeded, 3);
 }
 
+// Trap: a clean end taken for the end, a POST sent twice.
 #[test]
 fn a_clean_end_is_not_the_end_unless_the_request_cannot_be_repeated() {
     let mut scenario = Scenario::opened(exact());
@@ -329,6 +335,7 @@ fn offline_there_is_no_request_and_online_there_is_one_at_once() {
     assert_eq!(scenario.requests.len(), 2);
 }
 
+// Trap: sockets that died in a frozen tab, timers that fire late.
 #[test]
 fn what_slept_is_made_anew_where_nothing_is_lost_by_it() {
     let mut scenario = Scenario::opened(exact());

@@ -34,6 +34,7 @@ fn check_liveness(bytes: &[(u64, String)], failure: (LivenessKind, bool), at: u6
 }
 
 // K9
+// Trap: a buffering proxy taken for silence, a quiet stream cut.
 #[test]
 fn dead_streams_are_told_from_quiet_ones() {
     use LivenessKind::{NoFirstByte, Silence};
@@ -68,6 +69,7 @@ fn a_server_that_beats_is_expected_to_beat_on_the_next_connection() {
     assert_eq!(scenario.state(), State::Open);
 }
 
+// Trap: a stream cut because the app was busy.
 #[test]
 fn the_watch_rests_while_the_app_is_busy() {
     let mut scenario = Scenario::opened(exact()).asynchronous();

@@ -19,6 +19,7 @@ fn check_body(body: &str, delivered: &[&str], cursor: &str) {
 }
 
 // K7
+// Trap: an id committed before its event.
 #[test]
 fn only_a_blank_line_commits_an_id() {
     check_body("id: 1\ndata: a\n\n", &["a"], "1");
@@ -35,6 +36,7 @@ fn only_a_blank_line_commits_an_id() {
 }
 
 // K7
+// Trap: a cursor that moves before the processing.
 #[test]
 fn the_cursor_is_what_was_processed_and_a_sync_batch_is_one_commit() {
     let mut scenario = Scenario::opened(exact());
@@ -100,6 +102,7 @@ fn a_cursor_that_is_forgotten_stays_forgotten() {
 }
 
 // K10
+// Trap: a duplicate by id alone.
 #[test]
 fn a_repeat_is_the_same_id_with_the_same_content() {
     let check = |config: Config, body: &str, delivered: &[&str]| {
@@ -150,6 +153,7 @@ fn late_envelopes_meet_the_policy() {
     }
 }
 
+// Trap: a protocol read from the shape of an id.
 #[test]
 fn ids_are_opaque_until_control_open_says_whose_they_are() {
     let mut scenario = Scenario::opened(exact());
@@ -193,6 +197,7 @@ fn repeats_swaps_and_borders_of_our_own_streams() {
     assert_eq!(scenario.delivered(), ["b"]);
 }
 
+// Trap: a silent hole behind a truncated replay.
 #[test]
 fn a_hole_is_held_fetched_once_and_then_told() {
     let mut scenario = Scenario::opened(exact());

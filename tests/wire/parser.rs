@@ -39,6 +39,7 @@ fn examples_of_the_standard() {
     );
 }
 
+// Trap: CR and CRLF.
 #[test]
 fn lines_end_with_lf_cr_or_crlf() {
     for end in ["\n", "\r", "\r\n"] {
@@ -69,6 +70,7 @@ fn check_chunks(chunks: &[(&str, &[Said])]) {
     }
 }
 
+// Trap: an event ended by CR CR that waits for the next byte.
 #[test]
 fn an_event_is_delivered_with_the_byte_that_ends_it() {
     check_chunks(&[("data: a\n", &[]), ("\n", &[message("a")])]);
@@ -83,6 +85,7 @@ fn an_event_is_delivered_with_the_byte_that_ends_it() {
     check_chunks(&[("retry: 7\r", &[Retry(7)]), (":\r", &[Comment])]);
 }
 
+// Trap: two byte order marks stripped.
 #[test]
 fn one_byte_order_mark_is_stripped() {
     check("\u{feff}data: a\n\n", [message("a")]);
@@ -249,6 +252,7 @@ fn an_id_is_committed_at_the_blank_line() {
     check_chunks(&[("id: 1\n", &[]), (": still not\n", &[Comment]), ("\n", &[id("1")])]);
 }
 
+// Trap: `retry: 1e3`, `retry: -5`.
 #[test]
 fn retry_takes_digits_only() {
     check("retry: 1500\n", [Retry(1500)]);
@@ -272,6 +276,7 @@ fn retry_takes_digits_only() {
     check("retry: 1", []);
 }
 
+// Trap: an unterminated tail delivered.
 #[test]
 fn what_no_blank_line_ended_is_dropped() {
     check("data: a", []);
@@ -346,6 +351,7 @@ fn broken_utf_8_becomes_replacement_characters() {
     check(b"\xFF\ndata: a\n\n:\xC3\ndata: \xC3\xA9\n\n", [message("a"), Comment, message("\u{e9}")]);
 }
 
+// Trap: characters cut between two chunks.
 #[test]
 fn characters_may_be_cut_anywhere() {
     let text = "\u{e9}\u{20ac}\u{1f40e}\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}\u{fffd}";
