@@ -45,7 +45,16 @@ impl Subject {
     fn holdfast(name: &'static str, bin: &str, log: &[&str]) -> io::Result<Self> {
         let mut command = Command::new(bin);
         command.args(["serve", "--host", "127.0.0.1", "--port", "0", "--tick-interval", "0"]);
-        command.args(["--max-connections", "20000", "--max-buffer-size", "200000", "--grace-period", "0"]);
+        command.args([
+            "--max-connections",
+            "20000",
+            "--max-buffer-size",
+            "200000",
+            "--grace-period",
+            "0",
+            "--head-timeout",
+            "600000",
+        ]);
         command.args(["--log-level", "error"]).args(log).env("SSE_PUBLISH_TOKEN", TOKEN);
         let (child, address) = announced(command)?;
         let body = |text: &str| format!(r#"{{"event":"message","data":"{text}"}}"#);
