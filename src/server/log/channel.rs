@@ -62,13 +62,18 @@ impl Channel {
         self.ring().bounds.clone()
     }
 
-    /// Lets `change` alter the ring and wakes the readers if that moved the head.
+    /// Lets `change` alter the ring and wakes the readers if that moved the head. Two callers may come here in the other
+    /// order than they came to the ring: the head only ever moves on, or a reader would sleep on an event.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
         let mut ring = self.ring();
         let answer = change(&mut ring);
         let head = ring.bounds.head;
         drop(ring);
-        self.head.send_if_modified(|seen| std::mem::replace(seen, head) != head);
+        self.head.send_if_modified(|seen| {
+            let moved = *seen < head;
+            *seen = head.max(*seen);
+            moved
+        });
         answer
     }
 
@@ -182,5 +187,32 @@ impl Directory {
         let channel = Arc::new(Channel::new(name, bounds));
         self.channels.insert(name.to_owned(), Arc::clone(&channel));
         channel
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_never_moves_back() {
+        let place = |sequence| Place { generation: 0, sequence };
+        let channel = Channel::new("a", Bounds { oldest: None, head: place(0), ends: Vec::new() });
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Who merely looks at the ring tells of the head that it saw, perhaps later than the next event.
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    channel.change(|_| ());
+                }
+            });
+            let head = channel.head();
+            let behind = (1..=100_000).find(|&sequence| {
+                channel.change(|ring| ring.bounds.head = place(sequence));
+                *head.borrow() < place(sequence)
+            });
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(behind, None, "an event that the head does not show");
+        });
     }
 }
