@@ -170,6 +170,21 @@ impl Feed {
         self.place < *self.head.borrow()
     }
 
+    /// Whether events go out as they are stored, and nothing is to be said before or between them.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.label.is_none() && self.replay.is_none() && self.presence.is_none() && self.beginning.is_none()
+    }
+
+    /// The last event that was handed to the connection.
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Events up to this place were handed over another way.
+    pub(crate) fn skip_to(&mut self, place: Place) {
+        self.place = self.place.max(place);
+    }
+
     /// Waits until the head moves.
     pub(crate) async fn moved(&mut self) -> News {
         if self.head.changed().await.is_ok() { News::Events } else { News::LogGone }

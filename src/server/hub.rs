@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant};
 use super::answer::Refusal;
 use super::auth::StreamToken;
 use super::channels::ChannelHandle;
+use super::fanout::Fanouts;
 use super::faults::Faults;
 use super::handle::{SendError, StreamHandle};
 use super::hooks::Hooks;
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) hooks: Hooks,
     pub(crate) registry: Registry,
     pub(crate) states: States,
+    pub(crate) fanouts: Fanouts,
 }
 
 /// The server is stopping: every stream picks its own moment before `until`.
@@ -99,6 +101,7 @@ impl Hub {
             hooks,
             registry: Registry::default(),
             states: States::default(),
+            fanouts: Fanouts::default(),
         };
         Self { inner: Arc::new(inner) }
     }

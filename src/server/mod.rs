@@ -4,8 +4,8 @@
 //! [`serve`] is the ready-made server behind `holdfast serve`.
 //!
 //! How it hangs together: a publisher appends to the log; the log encodes the event once and moves the channel's
-//! head; every subscriber of the channel wakes, reads what comes after its own place and hands it to its
-//! connection. A client that comes back with a cursor is the same subscriber at an earlier place.
+//! head; every subscriber of the channel reads what comes after its own place and hands it to its connection (where
+//! many are at the head, one task does it for all of them: `fanout.rs`). A client that comes back with a cursor is the same subscriber at an earlier place.
 
 mod answer;
 mod auth;
@@ -14,11 +14,13 @@ mod clock;
 mod compress;
 mod controls;
 mod debug;
+mod fanout;
 mod faults;
 mod feed;
 mod handle;
 mod hooks;
 mod hub;
+mod lane;
 pub mod listen;
 pub mod log;
 mod metrics;

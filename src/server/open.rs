@@ -15,6 +15,7 @@ use super::faults::Trouble;
 use super::feed::Feed;
 use super::handle::StreamHandle;
 use super::hub::{Inner, Ticket};
+use super::lane::LaneOffer;
 use super::log::check_channel;
 use super::reason::CloseReason;
 use super::registry::Entry;
@@ -75,6 +76,9 @@ pub(crate) async fn open(
         presence_at: Instant::now(),
         trouble,
         over: false,
+        lane: request.extensions.get::<LaneOffer>().and_then(|offer| offer.0.upgrade()),
+        greeted: false,
+        seat: None,
         ticket,
     };
     subscription.greet(&initial);

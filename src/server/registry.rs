@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::answer::Refusal;
 use super::handle::SendError;
+use super::lane::{Lane, Sent};
 use super::options::StreamOptions;
 use super::reason::CloseReason;
 
@@ -52,6 +53,8 @@ pub(crate) struct Entry {
     pub(crate) since_ms: u64,
     pub(crate) events_sent: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
+    /// By which it may be sent more.
+    pub(crate) lane: OnceLock<Weak<Lane>>,
     desk: Mutex<Desk>,
     /// There is something on the desk: looked at before the lock is taken.
     waiting: AtomicBool,
@@ -89,6 +92,7 @@ impl Entry {
             since_ms,
             events_sent: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
+            lane: OnceLock::new(),
             desk: Mutex::default(),
             waiting: AtomicBool::new(false),
             wake: Notify::new(),
@@ -133,6 +137,7 @@ impl Entry {
     }
 
     pub(crate) fn info(&self) -> StreamInfo {
+        let lane = self.lane.get().and_then(Weak::upgrade).map_or_else(Sent::default, |lane| lane.sent());
         StreamInfo {
             id: self.id.to_string(),
             channels: self.desk().channels.iter().map(|channel| channel.to_string()).collect(),
@@ -141,8 +146,8 @@ impl Entry {
             trace_id: self.trace_id.as_deref().map(str::to_owned),
             resumed: self.resumed,
             since_ms: self.since_ms,
-            events_sent: self.events_sent.load(Ordering::Relaxed),
-            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+            events_sent: self.events_sent.load(Ordering::Relaxed) + lane.events,
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed) + lane.bytes,
         }
     }
 

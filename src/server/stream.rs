@@ -4,8 +4,10 @@
 //! slow client therefore reads the log later, in pages, and holds nothing but its place.
 
 use std::fmt::Write;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -13,9 +15,11 @@ use tokio::time::{Duration, Instant, Interval, MissedTickBehavior};
 
 use super::answer::Refusal;
 use super::clock;
+use super::fanout::Seat;
 use super::faults::Trouble;
 use super::feed::{Feed, News, Progress};
 use super::hub::{Drain, Ticket};
+use super::lane::Lane;
 use super::log::LogError;
 use super::publisher::Message;
 use super::reason::CloseReason;
@@ -51,6 +55,12 @@ pub(crate) struct Subscription {
     pub(crate) presence_at: Instant,
     pub(crate) trouble: Option<Trouble>,
     pub(crate) over: bool,
+    /// The connection's, where it has one.
+    pub(crate) lane: Option<Arc<Lane>>,
+    /// The first word was said.
+    pub(crate) greeted: bool,
+    /// Where the lane is parked, once it was.
+    pub(crate) seat: Option<Seat>,
     pub(crate) ticket: Ticket,
 }
 
@@ -91,7 +101,7 @@ impl Subscription {
                 }
             }
             if !self.voice.is_silent() {
-                return Some(Ok(self.voice.take()));
+                return Some(Ok(self.say()));
             }
             if self.over {
                 return None;
@@ -123,6 +133,45 @@ impl Subscription {
             }
             self.wait().await;
         }
+    }
+
+    fn say(&mut self) -> Bytes {
+        let bytes = self.voice.take();
+        if !std::mem::replace(&mut self.greeted, true)
+            && let Some(lane) = &self.lane
+        {
+            lane.begin(&bytes);
+            self.voice.entry.lane.get_or_init(|| Arc::downgrade(lane));
+        }
+        bytes
+    }
+
+    /// Lets the channel's fan-out write the next events, if they are all there is to say.
+    fn park(&mut self) -> bool {
+        let (Some(lane), [feed]) = (&self.lane, &self.feeds[..]) else { return false };
+        let hub = &self.voice.hub;
+        let many = feed.channel.readers() >= hub.options.fanout_listeners_min;
+        if !many || self.trouble.is_some() || !feed.is_plain() {
+            return false;
+        }
+        let seat = self.seat.get_or_insert_with(|| hub.fanouts.join(hub, &feed.channel, Arc::clone(lane)));
+        let parked = seat.lane.park(feed.place());
+        // The fan-out may have been here before us.
+        if parked && feed.is_behind() {
+            self.unpark();
+            return false;
+        }
+        parked
+    }
+
+    fn unpark(&mut self) {
+        let (Some(seat), [feed]) = (&self.seat, &mut self.feeds[..]) else { return };
+        if let Some(place) = seat.lane.unpark() {
+            feed.skip_to(place);
+        }
+        let sent = seat.lane.take_sent();
+        self.voice.entry.events_sent.fetch_add(sent.events, Ordering::Relaxed);
+        self.voice.entry.bytes_sent.fetch_add(sent.bytes, Ordering::Relaxed);
     }
 
     /// Picks this stream's own moment to close, once the server is stopping.
@@ -204,9 +253,12 @@ impl Subscription {
         let beats = !self.trouble.as_ref().is_some_and(Trouble::heartbeats_stopped);
         let close_at = self.close_at.map(|close| close.0);
         let presence_ms = self.voice.hub.options.presence_ms;
+        let parked = !paused && self.park();
+        let seat = self.seat.as_ref();
         tokio::select! {
+            () = wanted(seat), if parked => {}
             // The log outlives its readers, so this cannot fail while the stream is open.
-            moved = news(&mut self.feeds, self.presence_at, presence_ms > 0), if !paused => match moved {
+            moved = news(&mut self.feeds, self.presence_at, presence_ms > 0), if !paused && !parked => match moved {
                 News::Events => {}
                 News::Crowd => {
                     self.presence_at = Instant::now() + Duration::from_millis(presence_ms);
@@ -228,6 +280,9 @@ impl Subscription {
             () = until(close_at) => {}
             () = self.voice.entry.ordered() => {}
             () = changed(self.trouble.as_mut()) => {}
+        }
+        if parked {
+            self.unpark();
         }
     }
 
@@ -273,6 +328,14 @@ async fn tick(interval: Option<&mut Interval>) -> Duration {
             let due = interval.tick().await;
             Instant::now() - due
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a lane needs its stream.
+async fn wanted(seat: Option<&Seat>) {
+    match seat {
+        Some(seat) => poll_fn(|cx| seat.lane.poll_wanted(cx)).await,
         None => std::future::pending().await,
     }
 }

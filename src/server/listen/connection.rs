@@ -25,6 +25,7 @@ use super::body::TimedBody;
 use super::handover::{self, Handover, Noted};
 use super::socket::Socket;
 use super::tls::Tls;
+use crate::server::lane::{Lane, LaneOffer};
 
 /// The least that hyper takes.
 const HYPER_BUFFER_BYTES_MIN: usize = 8192;
@@ -47,7 +48,10 @@ pub(super) async fn serve(shared: Arc<Shared>, mut socket: Socket, peer: SocketA
     let first = Box::pin(timeout(ms(shared.options.head_ms_max), socket.speaks_http2())).await;
     match first {
         Ok(Ok(true)) => Box::pin(speak_http2(&shared, socket, peer, stop)).await,
-        Ok(Ok(false)) => speak_http1(&shared, socket, peer, stop).await,
+        Ok(Ok(false)) => {
+            let lane = Arc::new(Lane::new(socket.tcp()));
+            speak_http1(&shared, socket, peer, stop, Some(lane)).await;
+        }
         _ => {}
     }
 }
@@ -59,19 +63,25 @@ async fn serve_tls(shared: Arc<Shared>, socket: Socket, peer: SocketAddr, stop: 
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(speak_http2(&shared, stream, peer, stop)).await;
     } else {
-        speak_http1(&shared, stream, peer, stop).await;
+        // What goes out is not what a stream says.
+        speak_http1(&shared, stream, peer, stop, None).await;
     }
 }
 
-async fn speak_http1<I>(shared: &Arc<Shared>, mut io: I, peer: SocketAddr, stop: Stop)
-where
+async fn speak_http1<I>(
+    shared: &Arc<Shared>,
+    mut io: I,
+    peer: SocketAddr,
+    stop: Stop,
+    lane: Option<Arc<Lane>>,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     loop {
-        let requests = Box::pin(speak_http1_until_stream(shared, io, peer, stop.clone()));
+        let requests = Box::pin(speak_http1_until_stream(shared, io, peer, stop.clone(), lane.as_ref()));
         let Some((back, body, quiet)) = requests.await else { return };
         io = back;
-        if !matches!(handover::run(&mut io, body, quiet).await, Ok(true)) || stop.is_told() {
+        if !matches!(handover::run(&mut io, body, quiet, lane.as_deref()).await, Ok(true)) || stop.is_told() {
             let _ = io.shutdown().await;
             return;
         }
@@ -85,6 +95,7 @@ async fn speak_http1_until_stream<I>(
     io: I,
     peer: SocketAddr,
     mut stop: Stop,
+    lane: Option<&Arc<Lane>>,
 ) -> Option<(I, Body, bool)>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -99,11 +110,15 @@ where
     let handover = Arc::new(Handover::default());
     let service = {
         let (shared, handover) = (Arc::clone(shared), Arc::clone(&handover));
-        service_fn(move |request: Request<Incoming>| {
+        let offer = lane.map(|lane| LaneOffer(Arc::downgrade(lane)));
+        service_fn(move |mut request: Request<Incoming>| {
             // Of anything else hyper still has something to read or to leave out.
             let plain = request.version() == Version::HTTP_11
                 && request.method() == Method::GET
                 && request.body().is_end_stream();
+            if let Some(offer) = offer.clone().filter(|_| plain) {
+                request.extensions_mut().insert(offer);
+            }
             let (answer, handover) = (shared.answer(request, peer), Arc::clone(&handover));
             async move { answer.await.map(|response| handover.offer(plain, response)) }
         })

@@ -5,12 +5,14 @@
 //! when the head has gone out, the connection is taken apart, and [`run`] writes the real body in the chunked coding
 //! (RFC 9112 section 7.1). After the stream's end hyper gets the connection back.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use crate::server::lane::Lane;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{Buf, Bytes};
@@ -148,20 +150,28 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Noted<I> {
     }
 }
 
-/// Writes a body to its end. Answers whether the connection can take another request: `quiet` tells that nothing has been
+/// Writes a body to its end; what a `lane` began it finishes. Answers whether the connection can take another request: `quiet` tells that nothing has been
 /// sent behind this one, which is still so at the end.
 ///
 /// # Errors
 /// When the peer is gone or reads nothing, or the body failed: the connection has to be dropped in the middle.
-pub(super) async fn run<I>(io: &mut I, mut body: Body, mut quiet: bool) -> io::Result<bool>
+pub(super) async fn run<I>(
+    io: &mut I,
+    mut body: Body,
+    mut quiet: bool,
+    lane: Option<&Lane>,
+) -> io::Result<bool>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
         let mut byte = [0; 1];
         tokio::select! {
+            biased;
+            rest = rest(lane) => io.write_all(&rest).await?,
             frame = body.frame() => match frame {
                 None => {
+                    finish(io, lane).await?;
                     io.write_all(b"0\r\n\r\n").await?;
                     io.flush().await?;
                     return Ok(quiet);
@@ -169,6 +179,11 @@ where
                 Some(frame) => {
                     let frame = frame.map_err(io::Error::other)?;
                     if let Ok(data) = frame.into_data() {
+                        finish(io, lane).await?;
+
+                        if let Some(lane) = lane {
+                            lane.prove(&data);
+                        }
                         write_chunk(io, data).await?;
                     }
                 }
@@ -185,6 +200,22 @@ where
     }
 }
 
+/// Waits for a chunk that the lane left in the middle.
+async fn rest(lane: Option<&Lane>) -> Bytes {
+    match lane {
+        Some(lane) => poll_fn(|cx| lane.poll_rest(cx)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes what is left of the lane's chunk: it may have come to that since the last look.
+async fn finish<I: AsyncWrite + Unpin>(io: &mut I, lane: Option<&Lane>) -> io::Result<()> {
+    match lane {
+        Some(lane) => io.write_all(&lane.take_rest()).await,
+        None => Ok(()),
+    }
+}
+
 async fn write_chunk<I: AsyncWrite + Unpin>(io: &mut I, data: Bytes) -> io::Result<()> {
     if data.is_empty() {
         // An empty chunk is the end of the body.
@@ -197,4 +228,72 @@ async fn write_chunk<I: AsyncWrite + Unpin>(io: &mut I, data: Bytes) -> io::Resu
     let mut chunk = Buf::chain(&size[..length], data).chain(&b"\r\n"[..]);
     io.write_all_buf(&mut chunk).await?;
     io.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::socket::Socket;
+    use super::*;
+    use crate::server::lane::Page;
+    use crate::server::log::Place;
+
+    // The socket takes a part of what the lane has while the stream itself is about to speak.
+    #[tokio::test]
+    async fn what_a_lane_began_is_finished_first() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let peer =
+            TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (tcp, _) = listener.accept().await.expect("a peer");
+        tcp.writable().await.expect("an open socket");
+        let tcp = Arc::new(tcp);
+        let lane = Arc::new(Lane::new(Arc::clone(&tcp)));
+        let mut io = Socket::new(tcp, std::time::Duration::from_secs(30));
+
+        let first = Bytes::from_static(b"first");
+        let large = 32 << 20;
+        let words = {
+            let (lane, first) = (Arc::clone(&lane), first.clone());
+            futures_util::stream::unfold(0, move |said| {
+                let (lane, first) = (Arc::clone(&lane), first.clone());
+                async move {
+                    let place = |sequence| Place { generation: 0, sequence };
+                    match said {
+                        0 => {
+                            lane.begin(&first);
+                            Some((Ok::<_, io::Error>(first), 1))
+                        }
+                        1 => {
+                            let chunk =
+                                [format!("{large:x}\r\n").as_bytes(), &vec![b'x'; large], b"\r\n"].concat();
+                            let chunk = Bytes::from(chunk);
+                            assert!(lane.park(place(0)));
+                            let (after, last) = (place(0), place(1));
+                            assert!(lane.push(&Page { after, last, events: 1, bytes: 1, chunk: &chunk }));
+                            assert_eq!(lane.unpark(), Some(place(1)));
+                            Some((Ok(Bytes::from_static(b"last")), 2))
+                        }
+                        _ => None,
+                    }
+                }
+            })
+        };
+        let wanted = [
+            b"5\r\nfirst\r\n".as_slice(),
+            format!("{large:x}\r\n").as_bytes(),
+            &vec![b'x'; large],
+            b"\r\n4\r\nlast\r\n0\r\n\r\n",
+        ]
+        .concat();
+        let (mut reading, _writing) = peer.into_split();
+        let mut came = vec![0; wanted.len()];
+        let (ran, read) = tokio::join!(
+            run(&mut io, Body::from_stream(words), true, Some(&lane)),
+            reading.read_exact(&mut came)
+        );
+        assert!(ran.expect("written"));
+        read.expect("read");
+        assert!(came == wanted, "the chunks are mixed up");
+    }
 }

@@ -184,7 +184,7 @@ impl Listener {
             prepare(&tcp, write_timeout);
             let served = connection::serve(
                 Arc::clone(&shared),
-                Socket::new(tcp, write_timeout),
+                Socket::new(Arc::new(tcp), write_timeout),
                 peer,
                 Stop(told.clone()),
             );

@@ -2,11 +2,14 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -16,7 +19,8 @@ const SIGN: &[u8] = b"PRI";
 /// Sits below TLS, so that a write which TLS merely buffered does not pass for a peer that reads.
 #[derive(Debug)]
 pub(super) struct Socket {
-    tcp: TcpStream,
+    /// Shared with the connection's lane, which writes while nobody does here.
+    tcp: Arc<TcpStream>,
     /// Bytes that were read to recognise the protocol, and are still to be handed on.
     seen: [u8; SIGN.len()],
     seen_from: u8,
@@ -27,8 +31,12 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream, write_timeout: Duration) -> Self {
+    pub(super) fn new(tcp: Arc<TcpStream>, write_timeout: Duration) -> Self {
         Self { tcp, seen: [0; SIGN.len()], seen_from: 0, seen_to: 0, write_timeout, stalled: None }
+    }
+
+    pub(super) fn tcp(&self) -> Arc<TcpStream> {
+        Arc::clone(&self.tcp)
     }
 
     /// Whether the peer begins with HTTP/2's preface. Waits for its first bytes, which are read again afterwards.
@@ -36,9 +44,12 @@ impl Socket {
         let mut seen = [0; SIGN.len()];
         let mut count = 0;
         while count < SIGN.len() && seen[..count] == SIGN[..count] {
-            match self.tcp.read(&mut seen[count..]).await? {
-                0 => break,
-                more => count += more,
+            self.tcp.readable().await?;
+            match self.tcp.try_read(&mut seen[count..]) {
+                Ok(0) => break,
+                Ok(more) => count += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
         }
         self.seen = seen;
@@ -72,13 +83,16 @@ impl AsyncRead for Socket {
             self.seen_from += u8::try_from(count).unwrap_or(0);
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        let tcp = &self.tcp;
+        retry(|| tcp.poll_read_ready(cx), || tcp.try_read(buf.initialize_unfilled()))
+            .map_ok(|count| buf.advance(count))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        let tcp = &self.tcp;
+        let outcome = retry(|| tcp.poll_write_ready(cx), || tcp.try_write(buf));
         self.watched(outcome, cx)
     }
 
@@ -87,20 +101,35 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        let tcp = &self.tcp;
+        let outcome = retry(|| tcp.poll_write_ready(cx), || tcp.try_write_vectored(bufs));
         self.watched(outcome, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // TCP has nothing to flush.
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.tcp).shutdown(Shutdown::Write))
+    }
+}
+
+/// Tries until it is told to wait for the socket.
+fn retry(
+    mut wait: impl FnMut() -> Poll<io::Result<()>>,
+    mut attempt: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(wait())?;
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            outcome => return Poll::Ready(outcome),
+        }
     }
 }
