@@ -482,6 +482,12 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
       return handlerRetryMs(tries);
     },
     stop: () => this.stop(),
+    givenBack: () => {
+      // A stop or reconnect that is still to be carried out tells it.
+      if (!this.#commands.some((command) => command === 'stop' || command === 'reconnect')) {
+        guarded(() => this.#core?.stop(this.#pump.started));
+      }
+    },
     done: (token) => guarded(() => {
       this.#core?.done(token);
       this.#progress = this.#core?.progress() ?? this.#progress;

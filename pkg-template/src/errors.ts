@@ -61,8 +61,16 @@ export function handlerFailure(
   event: { readonly id: string | undefined; readonly type: string },
   willRetry: boolean,
 ): SSEError {
-  const what = cause instanceof Error ? cause.message : String(cause);
-  return new SSEError('handler_failed', `the handler failed for event ${event.id ?? event.type}: ${what}`, { cause, event, willRetry });
+  return new SSEError('handler_failed', `the handler failed for event ${event.id ?? event.type}: ${shown(cause)}`, { cause, event, willRetry });
+}
+
+/** What was thrown, in words. Anything can be thrown, also what cannot be turned into text. */
+export function shown(cause: unknown): string {
+  try {
+    return cause instanceof Error ? String(cause.message) : String(cause);
+  } catch {
+    return 'something that has no text';
+  }
 }
 
 const HANDLER_RETRY_MS_MIN = 100;
@@ -87,7 +95,7 @@ export function noticedError({ code, message, status, willRetry }: ErrorNotice):
 
 /** Why there is no core: it refused an option, or could not be loaded. */
 export function failureOf(cause: unknown): SSEError {
-  const { code, option, message } = cause as { code?: ErrorCode; option?: string; message?: string };
+  const { code, option, message } = (cause ?? {}) as { code?: ErrorCode; option?: string; message?: string };
   const named = option === undefined ? {} : { option };
-  return new SSEError(code ?? 'wasm_blocked', message ?? String(cause), { cause, ...named });
+  return new SSEError(code ?? 'wasm_blocked', message ?? shown(cause), { cause, ...named });
 }

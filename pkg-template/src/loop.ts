@@ -106,6 +106,7 @@ export class EventLoop implements AsyncIterableIterator<StreamEvent, undefined> 
 
   /** What was not asked for yet will be handed over once more. */
   forget(): void {
+    for (const item of this.#queue) item.giveBack();
     this.#queue = [];
   }
 

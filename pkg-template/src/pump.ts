@@ -1,8 +1,9 @@
 // Runs the app's event handler over batches: in order, at most so many promises at once, and keeps the account of
 // what was finished.
 
-import { ack, isAcked, onAck } from './ack.js';
+import { isAcked, onAck } from './ack.js';
 import { type Batch, Kind } from './batch.js';
+import { reportUnhandled } from './errors.js';
 import type { StreamEvent } from './event.js';
 import type { Notice } from './glue/core.js';
 
@@ -21,19 +22,23 @@ export interface PumpHost {
   failed(error: unknown, event: StreamEvent, tries: number): 'skip' | 'stop' | number;
   /** Stops the stream, as a handler's failure wants it. */
   stop(): void;
+  /** `started` has gone back while the stream is closed: the core must hear of it before the next connection. */
+  givenBack(): void;
   /** The record with this token was finished, not within the call that delivered it. */
   done(token: number): void;
   /** Nothing is left to hand out, and no handler is at work. */
   idle(): void;
 }
 
-/** A handler at work, or one that is to be called again. */
+/** An event on its way from the first call of its handler to its end. */
 interface Flight {
   readonly event: StreamEvent;
   readonly token: number;
-  readonly tries: number;
-  /** The core has been told that the app never got this: its end counts no more. */
-  void: boolean;
+  tries: number;
+  /** What the core knows of it. Once it is finished or given back, nothing that comes later counts. */
+  account: 'open' | 'finished' | 'given back';
+  /** Calls the handler again, after it failed. */
+  timer: ReturnType<typeof setTimeout> | undefined;
 }
 
 /** How a handler ended. */
@@ -56,9 +61,8 @@ export class Pump {
   /** Events that may wait for their ack; undefined where none does. */
   readonly #unackedMax: number | undefined;
   readonly #batches: Batch[] = [];
+  /** Their handler is at work, or is to be called again. */
   readonly #working = new Set<Flight>();
-  /** To be called again when their timer fires. */
-  readonly #waiting = new Map<Flight, ReturnType<typeof setTimeout>>();
   /** Handled, and waiting for the app's ack. */
   readonly #unacked = new Set<Flight>();
   #open = true;
@@ -77,14 +81,7 @@ export class Pump {
   close(): void {
     this.#open = false;
     this.#batches.length = 0;
-    for (const [flight, timer] of this.#waiting) {
-      clearTimeout(timer);
-      this.started = Math.min(this.started, flight.token - 1);
-    }
-    this.#waiting.clear();
-    for (const flights of [this.#working, this.#unacked]) {
-      for (const flight of flights) flight.void ||= flight.token > this.started;
-    }
+    for (const { timer, token } of this.#working) if (timer !== undefined) this.#giveBack(token);
   }
 
   /** Goes on with what will be delivered from now. Handlers that are still at work keep their place before it. */
@@ -95,9 +92,7 @@ export class Pump {
   /** Begins anew with a core that knows nothing of what was given to the app before. */
   forget(): void {
     this.close();
-    for (const flight of [...this.#working, ...this.#unacked]) flight.void = true;
-    this.#unacked.clear();
-    this.started = 0;
+    this.#giveBack(1);
     this.open();
   }
 
@@ -108,20 +103,21 @@ export class Pump {
       return 0;
     }
     this.#batches.push(batch);
-    const finished = this.#run(this.#batches.length === 1 ? batch : undefined);
-    batch.settle();
-    return finished;
+    try {
+      return this.#run(this.#batches.length === 1 ? batch : undefined);
+    } finally {
+      batch.settle();
+    }
   }
 
   /** Whether there is nothing to hand out and no handler at work. */
   get isIdle(): boolean {
-    return !this.#running && this.#batches.length === 0 && this.#working.size === 0 && this.#waiting.size === 0;
+    return !this.#running && this.#batches.length === 0 && this.#working.size === 0;
   }
 
   get #isBusy(): boolean {
-    const atWork = this.#working.size + this.#waiting.size;
-    if (atWork >= this.#concurrency) return true;
-    return this.#unackedMax !== undefined && atWork + this.#unacked.size >= this.#unackedMax;
+    if (this.#working.size >= this.#concurrency) return true;
+    return this.#unackedMax !== undefined && this.#working.size + this.#unacked.size >= this.#unackedMax;
   }
 
   /**
@@ -132,21 +128,24 @@ export class Pump {
     if (this.#running) return 0;
     this.#running = true;
     let finished = 0;
-    while (this.#open && !this.#isBusy) {
-      const batch = this.#batches[0];
-      if (batch === undefined) break;
-      const from = batch.next;
-      if (from >= batch.length) {
-        this.#batches.shift();
-        continue;
+    try {
+      while (this.#open && !this.#isBusy) {
+        const batch = this.#batches[0];
+        if (batch === undefined) break;
+        const from = batch.next;
+        if (from >= batch.length) {
+          this.#batches.shift();
+          continue;
+        }
+        const inRow = batch === counted && from === finished;
+        const allFinished = batch.kind(from) === Kind.event ? this.#events(batch) : this.#other(batch);
+        const through = allFinished ? batch.next : batch.next - 1;
+        if (inRow) finished = through;
+        else for (let index = from; index < through; index += 1) this.#host.done(batch.token(index));
       }
-      const inRow = batch === counted && from === finished;
-      const allFinished = batch.kind(from) === Kind.event ? this.#events(batch) : this.#other(batch);
-      const through = allFinished ? batch.next : batch.next - 1;
-      if (inRow) finished = through;
-      else for (let index = from; index < through; index += 1) this.#host.done(batch.token(index));
+    } finally {
+      this.#running = false;
     }
-    this.#running = false;
     if (this.isIdle) this.#host.idle();
     return finished;
   }
@@ -176,7 +175,7 @@ export class Pump {
     this.latest = event;
     this.processed += batch.next - from - 1;
     this.#host.leave();
-    return this.#judge(outcome, { event, token: batch.token(batch.next - 1), tries: 1, void: false });
+    return this.#judge(outcome, { event, token: batch.token(batch.next - 1), tries: 1, account: 'open', timer: undefined });
   }
 
   #other(batch: Batch): boolean {
@@ -184,99 +183,112 @@ export class Pump {
     const kind = batch.kind(index);
     batch.next += 1;
     this.started = batch.token(index);
-    if (kind === Kind.notice) this.#host.notice(batch.notice(index));
-    else this.#host.tell(kind, batch.event(index));
+    try {
+      if (kind === Kind.notice) this.#host.notice(batch.notice(index));
+      else this.#host.tell(kind, batch.event(index));
+    } catch (error) {
+      // A flaw of ours: no reason for the stream to stand still.
+      reportUnhandled(error);
+    }
     return true;
   }
 
   /** Whether the record is finished, now that its handler returned or threw. */
   #judge({ result, failure }: Outcome, flight: Flight): boolean {
-    if (failure !== undefined) return this.#failed(failure.error, flight);
-    if (this.#unackedMax !== undefined) return this.#awaitAck(result, flight);
-    if (!isThenable(result)) {
-      this.processed += 1;
-      return true;
-    }
-    this.#working.add(flight);
-    const settled = (finish: () => boolean): void => {
-      this.#working.delete(flight);
-      if (finish() && !flight.void) this.#host.done(flight.token);
-      this.#run();
-    };
-    Promise.resolve(result).then(
-      () => settled(() => {
-        this.processed += 1;
-        return true;
-      }),
-      (error: unknown) => settled(() => this.#failed(error, flight)),
-    );
-    return false;
-  }
+    const isManual = this.#unackedMax !== undefined;
+    if (isManual && isAcked(flight.event)) this.#finish(flight);
+    else if (isManual) onAck(flight.event, () => this.#acked(flight));
 
-  /** The same where not the handler's end finishes the record, but the app's ack. */
-  #awaitAck(result: unknown, flight: Flight): boolean {
-    const { event, token } = flight;
-    if (isThenable(result)) {
+    if (failure !== undefined) {
+      this.#failed(failure.error, flight);
+    } else if (isThenable(result)) {
       this.#working.add(flight);
-      const settled = (failure?: { error: unknown }): void => {
-        this.#working.delete(flight);
-        if (failure === undefined) {
-          if (!isAcked(event)) this.#unacked.add(flight);
-        } else if (this.#failed(failure.error, flight)) {
-          ack(event);
-        }
-        this.#run();
-      };
-      Promise.resolve(result).then(() => settled(), (error: unknown) => settled({ error }));
-    } else if (!isAcked(event)) {
+      Promise.resolve(result).then(() => this.#ended(flight), (error: unknown) => this.#ended(flight, { error }));
+    } else if (!isManual) {
+      this.#finish(flight);
+    } else if (flight.account === 'open') {
       this.#unacked.add(flight);
     }
-    if (isAcked(event)) {
-      this.processed += 1;
-      return true;
-    }
-    onAck(event, () => {
-      this.processed += 1;
-      this.#unacked.delete(flight);
-      if (!flight.void) this.#host.done(token);
-      // The ack may be given in the middle of anything that the app does.
-      queueMicrotask(() => this.#run());
-    });
-    return false;
+    return flight.account === 'finished';
   }
 
-  #failed(error: unknown, flight: Flight): boolean {
-    const { event, token, tries } = flight;
-    const next = this.#host.failed(error, event, tries);
+  /** A handler's promise has settled. */
+  #ended(flight: Flight, failure?: { error: unknown }): void {
+    this.#working.delete(flight);
+    const wasOpen = flight.account === 'open';
+    if (failure !== undefined) this.#failed(failure.error, flight);
+    else if (this.#unackedMax === undefined) this.#finish(flight);
+    else if (wasOpen) this.#unacked.add(flight);
+    if (wasOpen && flight.account === 'finished') this.#host.done(flight.token);
+    this.#run();
+  }
+
+  #failed(error: unknown, flight: Flight): void {
+    const next = this.#host.failed(error, flight.event, flight.tries);
+    if (flight.account === 'given back') return;
     if (next === 'skip') {
-      this.processed += 1;
-      return true;
-    }
-    if (flight.void) return false;
-    if (next === 'stop' || !this.#open) {
+      this.#finish(flight);
+    } else if (!this.#open || next === 'stop') {
       // Not processed: the cursor stays before it, and a later connect() gets it again.
-      this.started = Math.min(this.started, token - 1);
-      if (next === 'stop') this.#host.stop();
-      return false;
+      if (flight.account === 'open') this.#giveBack(flight.token, flight);
+      if (this.#open) this.#host.stop();
+      else this.#host.givenBack();
+    } else if (flight.account === 'open') {
+      flight.tries += 1;
+      flight.timer = setTimeout(() => this.#again(flight), next);
+      this.#working.add(flight);
     }
-    const again: Flight = { event, token, tries: tries + 1, void: false };
-    this.#waiting.set(again, setTimeout(() => this.#again(again), next));
-    return false;
   }
 
   #again(flight: Flight): void {
-    this.#waiting.delete(flight);
+    this.#working.delete(flight);
+    flight.timer = undefined;
     let outcome: Outcome;
     this.#host.enter();
     try {
-      // It may have been acked before it was called again.
-      outcome = this.#unackedMax !== undefined && isAcked(flight.event) ? {} : { result: this.#host.onEvent(flight.event) };
+      outcome = { result: this.#host.onEvent(flight.event) };
     } catch (error) {
       outcome = { failure: { error } };
     }
     this.#host.leave();
-    if (this.#judge(outcome, flight)) this.#host.done(flight.token);
+    const wasOpen = flight.account === 'open';
+    if (this.#judge(outcome, flight) && wasOpen) this.#host.done(flight.token);
     this.#run();
+  }
+
+  /** The app acked an event that was handed out: in the middle of anything that it does. */
+  #acked(flight: Flight): void {
+    if (flight.account !== 'open') return;
+    this.#finish(flight);
+    this.#unacked.delete(flight);
+    this.#rest(flight);
+    this.#host.done(flight.token);
+    queueMicrotask(() => this.#run());
+  }
+
+  #finish(flight: Flight): void {
+    if (flight.account !== 'open') return;
+    flight.account = 'finished';
+    this.processed += 1;
+  }
+
+  /** The record with this token goes back, and with it all that was begun behind it. Handlers at work stay so. */
+  #giveBack(token: number, ended?: Flight): void {
+    this.started = Math.min(this.started, token - 1);
+    for (const flight of [...this.#working, ...this.#unacked, ...(ended === undefined ? [] : [ended])]) {
+      if (flight.token <= this.started || flight.account !== 'open') continue;
+      flight.account = 'given back';
+      this.#unacked.delete(flight);
+      this.#rest(flight);
+    }
+  }
+
+  /** It is not called again. */
+  #rest(flight: Flight): void {
+    if (flight.timer === undefined) return;
+    clearTimeout(flight.timer);
+    flight.timer = undefined;
+    this.#working.delete(flight);
   }
 }
 

@@ -136,6 +136,36 @@ test('a handler that fails: a skipped event counts as acked, a repeated one may 
   assert.deepEqual(ids(), ['1', '2', '3']);
 });
 
+for (const how of ['throws', 'rejects']) {
+  test(`what was given back is acked in vain, and takes no room any more (a handler ${how})`, async (t) => {
+    const { url } = await serve(t, 6);
+    let fails = true;
+    const { connector, got, ids, errors } = connect(t, url, {
+      maxUnacked: 3,
+      handlerConcurrency: 3,
+      onHandlerError: 'retry',
+      onEvent: (event) => {
+        if (event.id !== '1' || !fails) return undefined;
+        if (how === 'throws') throw new Error('not now');
+        return Promise.reject(new Error('not now'));
+      },
+    });
+    await until(() => got.length === 3 && errors.length === 1);
+    // The first waits to be called again: it goes back, and with it what was begun behind it.
+    connector.stop();
+    fails = false;
+    connector.connect();
+    await until(() => got.length === 6);
+    assert.deepEqual(ids(), ['1', '2', '3', '1', '2', '3']);
+    for (const event of got.slice(0, 3)) event.ack();
+    await turn();
+    assert.deepEqual([connector.lastEventId, got.length], ['', 6], 'these were given back');
+    for (const event of got.slice(3)) event.ack();
+    await until(() => got.length === 9);
+    assert.equal(connector.lastEventId, '3');
+  });
+}
+
 test('a loop and acks by hand: asking for the next event does not ack', async (t) => {
   const { url } = await serve(t, 3);
   const connector = connectSSE(url, { ack: 'manual' });

@@ -169,6 +169,72 @@ for (const command of ['stop', 'reconnect']) {
   });
 }
 
+for (const [restart, onHandlerError] of [['connect', 'retry'], ['reconnect', 'retry'], ['connect', 'stop']]) {
+  test(`a handler that fails after stop() gets its event again after ${restart}() ('${onHandlerError}')`, async (t) => {
+    const { url } = await serve(t, replaying(3));
+    const got = [];
+    let fail;
+    const { connector, until } = connect(t, url, {
+      onHandlerError,
+      onError: () => {},
+      onEvent: (e) => {
+        got.push(e.id);
+        if (e.id === '2' && fail === undefined) return new Promise((_, reject) => { fail = reject; });
+      },
+    });
+    await until(() => fail !== undefined);
+    connector.stop();
+    fail(new Error('the page has moved on'));
+    await new Promise((resolve) => setImmediate(resolve));
+    connector[restart]();
+    await until(() => connector.lastEventId === '3');
+    assert.deepEqual(got, ['1', '2', '2', '3']);
+  });
+}
+
+test('a handler may throw what cannot be turned into text', async (t) => {
+  const { url } = await serve(t, replaying(3));
+  const errors = [];
+  const { connector, until } = connect(t, url, {
+    onError: (error) => errors.push(error.message),
+    onEvent: (e) => {
+      if (e.id === '1') throw Object.create(null);
+      if (e.id === '2') return Promise.reject(Object.create(null));
+    },
+  });
+  await until(() => connector.lastEventId === '3' || errors.length === 2);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual([connector.lastEventId, errors.length], ['3', 2]);
+  assert.match(errors[0], /failed for event 1: something that has no text/);
+});
+
+test('numbers beyond 2^53 do not stop the stream: they are told as JavaScript has them', async (t) => { // K11
+  const clock = 1_795_000_000_000_000_000n;
+  const numbered = (n, sequence) => event(n, JSON.stringify({ event_id: String(n), payload: n, sequence: 'S' }).replace('"S"', sequence));
+  const open = (position) => `event: control.open\ndata: {"payload":{"protocol":"holdfast/1","position":"${position}","replayable":false}}\n\n`;
+  const late = [];
+  const gaps = [];
+  const told = [];
+  for (const body of [
+    numbered(1, clock) + numbered(2, clock - 5n) + numbered(3, clock + 1n),
+    `${open('a-1')}id: a-18000000000000000000\ndata: x\n\n`,
+    `event: control.cannot_resume\ndata: {"payload":{"missing":18000000000000000000}}\n\n${event(3)}`,
+  ]) {
+    const { url } = await serve(t, (_, response) => { response.writeHead(200, headers).write(body); });
+    const { connector, until } = connect(t, url, {
+      reorderWindowMs: 1,
+      onOutOfOrder: (info) => late.push([info.lastSequence, info.sequence, info.dropped]),
+      onGap: (info) => gaps.push(info.count),
+      onCannotResume: (info) => told.push(info.missing),
+    });
+    const last = body.includes('a-1') ? 'a-18000000000000000000' : '3';
+    await until(() => connector.lastEventId === last);
+    assert.equal(typeof connector.getStats().eventsMissing, 'number');
+  }
+  assert.deepEqual(late, [[Number(clock), Number(clock - 5n), true]]);
+  assert.deepEqual([gaps, told], [[18e18 - 2], [18e18]]);
+});
+
 test('reconnect() while a handler is at work does not hand its event out twice', async (t) => {
   const { url, requests } = await serve(t, replaying(3));
   const got = [];

@@ -36,7 +36,7 @@ const scenario = (bundle, failure) => `
     const stream = { got: [], errors: [] };
     stream.connector = connectSSE('http://127.0.0.1:' + server.address().port + path, {
       ...options,
-      onEvent: path === '/loop' ? undefined : (event) => { stream.got.push(event.id); stream.wake?.(); },
+      onEvent: ['/loop', '/idle'].includes(path) ? undefined : (event) => { stream.got.push(event.id); stream.wake?.(); },
       onError: (error) => stream.errors.push(error.code),
     });
     if (path === '/loop') (async () => {
@@ -49,13 +49,21 @@ const scenario = (bundle, failure) => `
   };
   const once = make('/once', { method: 'POST', body: 'x' });
   const streams = [make('/a'), make('/b'), make('/loop')];
+  // Holds the first event, asked for by nobody: the failure must not count it as being at work for ever.
+  const idle = make('/idle');
+  const later = idle.connector.events();
   await Promise.all([...streams, once].map((stream) => stream.until(3)));
+  while (idle.connector.getStats().eventsDelivered < 3) await new Promise((resolve) => setImmediate(resolve));
   // A loop has finished what it had when it asks for more.
   await new Promise((resolve) => setImmediate(resolve));
   ${failure}
   await Promise.all(streams.map((stream) => stream.until(6)));
+  for (let n = 0; n < 3; n += 1) idle.got.push((await later.next()).value.id);
+  idle.connector.stop();
+  idle.got.push((await later.next()).done);
+  idle.connector.dispose();
   const told = [...streams, once].map(({ got, errors, connector }) => ({ got, errors, state: connector.state }));
-  console.log(JSON.stringify({ told, asked }));
+  console.log(JSON.stringify({ told, idle: idle.got, asked }));
   process.exit(0);
 `;
 
@@ -80,9 +88,10 @@ for (const [name, failure] of Object.entries(failures)) test(`after ${name} ever
     outfile,
   });
   const args = ['--input-type=module', '--eval', scenario(String(pathToFileURL(outfile)), failure)];
-  const { told, asked } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', timeout: 30_000 }));
+  const { told, idle, asked } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', timeout: 30_000 }));
   const expected = { got: ['1', '2', '3', '4', '5', '6'], errors: ['wasm_trap'], state: 'open' };
   const once = { got: ['1', '2', '3'], errors: ['wasm_trap'], state: 'closed' };
   assert.deepEqual(told, [expected, expected, expected, once]);
-  assert.deepEqual(asked.slice(4).sort(), [['/a', 3], ['/b', 3], ['/loop', 3]]);
+  assert.deepEqual(idle, ['1', '2', '3', true], 'handed over once more, and at last the end');
+  assert.deepEqual(asked.slice(5).sort(), [['/a', 3], ['/b', 3], ['/idle', 0], ['/loop', 3]]);
 });
