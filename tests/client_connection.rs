@@ -156,6 +156,36 @@ fn retry_after_is_a_floor_whatever_the_network_does() {
     assert_eq!(scenario.requests.len(), 3);
 }
 
+// Trap: a socket trusted after the network has changed.
+#[test]
+fn a_network_that_is_back_makes_an_open_stream_anew_or_doubts_it() {
+    let mut scenario = Scenario::opened(exact());
+    scenario.bytes(event("1", "a")).input(Input::Online);
+    assert_eq!((scenario.aborted.len(), scenario.requests.len(), scenario.asked_from()), (1, 2, "1"));
+    // Without a cursor a new connection could lose what the old one still brings.
+    let mut scenario = Scenario::opened(exact());
+    scenario.bytes("data: a\n\n").pass(10_000).input(Input::Online);
+    assert_eq!((scenario.state(), scenario.aborted.len()), (State::Open, 0));
+    scenario.pass(29_999);
+    assert_eq!(scenario.state(), State::Open);
+    scenario.pass(1);
+    assert_eq!(scenario.errors(), [(Code::Silence, true)], "though it never beat");
+    let mut scenario = Scenario::opened(exact());
+    scenario.bytes("data: a\n\n").input(Input::Online).pass(20_000).bytes(":").pass(600_000);
+    assert_eq!(scenario.state(), State::Open, "a byte is a sign of life");
+}
+
+// Trap: a page that missed `online` in its sleep waits for it for ever.
+#[test]
+fn only_the_network_ends_a_wait_for_it_so_that_a_page_that_wakes_up_must_tell() {
+    let mut scenario = Scenario::new(exact());
+    scenario.connect().fail().input(Input::Offline).pass(60_000);
+    scenario.input(Input::Awake).pass(60_000);
+    assert_eq!((scenario.state(), scenario.requests.len(), scenario.wait), (State::Retrying, 1, None));
+    scenario.input(Input::Online);
+    assert_eq!((scenario.state(), scenario.requests.len()), (State::Connecting, 2));
+}
+
 // Trap: 401 and 403 tried for ever.
 #[test]
 fn fresh_credentials_are_asked_for_once() {

@@ -4,7 +4,7 @@
 mod client_support;
 
 use client_support::{Scenario, event, exact, heartbeat, open_with};
-use holdfast_sse::client::{Code, Config, LivenessConfig, LivenessKind, Notice, State};
+use holdfast_sse::client::{Code, Config, Input, LivenessConfig, LivenessKind, Notice, State};
 
 /// When a stream is found dead: bytes at these times, then silence.
 fn check_liveness(bytes: &[(u64, String)], failure: (LivenessKind, bool), at: u64) {
@@ -83,7 +83,9 @@ fn the_watch_rests_while_the_app_is_busy() {
     scenario.pass(1);
     assert_eq!(scenario.errors(), [(Code::Silence, true)]);
     scenario.until_request();
-    scenario.accept().bytes(event("2", "b")).end().until_request();
+    scenario.accept().bytes(event("2", "b"));
+    let started = scenario.last_token;
+    scenario.input(Input::Reconnect { started });
     scenario.accept().pass(1_000).done("b").pass(30_000);
     assert_eq!(scenario.errors(), [(Code::NoFirstByte, true)], "a rest is no first byte");
 }

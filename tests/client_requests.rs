@@ -70,13 +70,40 @@ fn the_reading_pauses_at_the_allowed_number_and_not_before() {
     assert!(!scenario.client.is_drained());
     scenario.pass(5_000);
     assert_eq!(scenario.state(), State::Open, "silence is our own doing meanwhile");
-    scenario.done("b").done("c");
-    assert!(!scenario.client.is_drained(), "it is the way from the oldest one that counts");
-    scenario.done("a");
-    assert!(scenario.client.is_drained());
+    scenario.done("b");
+    assert!(scenario.client.is_drained(), "one more may be at work, though the oldest is not through");
+    scenario.done("c").done("a");
     scenario.pass(1_001);
     assert_eq!(scenario.state(), State::Retrying, "from now on silence is the server's");
 
     let config = Config { unfinished_max: 0, ..exact() };
     assert!(Scenario::opened(config).client.is_drained(), "one is the least");
+}
+
+// Trap: heartbeats and finished events that take the places of handlers.
+#[test]
+fn what_is_finished_takes_no_handlers_place_and_is_bounded_all_the_same() {
+    let config = Config { unfinished_max: 2, records_max: 8, ..exact() };
+    let mut scenario = Scenario::opened(config).asynchronous();
+    scenario.bytes(event("1", "a"));
+    for data in ["b", "c"] {
+        scenario.bytes(heartbeat(100)).bytes(event(data, data));
+        assert!(!scenario.client.is_drained(), "{data}");
+        scenario.done(data);
+        assert!(scenario.client.is_drained(), "{data}: one of two is at work");
+    }
+    scenario.bytes(heartbeat(100)).bytes(heartbeat(100));
+    assert!(scenario.client.is_drained(), "seven records");
+    scenario.bytes(heartbeat(100));
+    assert!(!scenario.client.is_drained(), "eight of them, and the first is not finished");
+    assert!(scenario.client.is_behind(1_000) && scenario.client.unfinished() == 1);
+    scenario.done("a");
+    assert!(scenario.client.is_drained());
+
+    let config = Config { unfinished_max: 4, records_max: 1, ..exact() };
+    let mut scenario = Scenario::opened(config).asynchronous();
+    scenario.bytes(event("1", "a") + &event("2", "b") + &event("3", "c"));
+    assert!(scenario.client.is_drained(), "never fewer than may be unfinished");
+    scenario.bytes(event("4", "d"));
+    assert!(!scenario.client.is_drained());
 }

@@ -66,41 +66,6 @@ fn the_cursor_is_what_was_processed_and_a_sync_batch_is_one_commit() {
     assert!(scenario.take_commits().is_empty());
 }
 
-// K7
-#[test]
-fn a_restored_page_skips_what_was_done_and_nothing_that_only_arrived() {
-    let mut scenario = Scenario::new(exact()).restoring("1", &["3"]);
-    scenario.connect().accept();
-    assert_eq!(scenario.asked_from(), "1");
-    scenario.bytes(event("2", "b") + &event("3", "c") + &event("4", "d"));
-    assert_eq!(scenario.delivered(), ["b", "d"]);
-    assert_eq!(scenario.take_commits().last(), Some(&record("4", &[])));
-    for damaged in ["a\nb", "a\rb", "a\0b"] {
-        let mut scenario = Scenario::new(exact()).restoring(damaged, &[]);
-        scenario.connect();
-        assert_eq!(scenario.asked_from(), "", "{damaged:?} cannot be sent");
-    }
-}
-
-#[test]
-fn a_cursor_that_is_forgotten_stays_forgotten() {
-    let mut scenario = Scenario::new(exact()).restoring("1", &[]);
-    scenario.input(Input::ClearCursor).connect();
-    assert_eq!(scenario.asked_from(), "", "also where the store answers late");
-    assert_eq!(scenario.take_commits(), [record("", &[])]);
-    let mut scenario = Scenario::new(exact()).restoring("1", &[]);
-    scenario.connect().input(Input::ClearCursor);
-    assert_eq!((scenario.aborted.len(), scenario.asked_from()), (1, ""), "also what is under way");
-    // What the app has in hand moves it no more, and still holds the reading back.
-    let mut scenario = Scenario::opened(exact()).asynchronous();
-    scenario.bytes(event("1", "a")).input(Input::ClearCursor);
-    assert!(!scenario.client.is_drained());
-    scenario.done("a").pass(1_000);
-    assert_eq!((scenario.client.last_event_id(), scenario.client.is_drained()), ("", true));
-    scenario.bytes(event("1", "a"));
-    assert_eq!(scenario.delivered(), ["a", "a"], "the past is forgotten, repeats too");
-}
-
 // K10
 // Trap: a duplicate by id alone.
 #[test]

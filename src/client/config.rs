@@ -29,10 +29,14 @@ pub struct Config {
     pub limits: ParserLimits,
     /// Event names that are kept by number; later ones travel as text. Default 256.
     pub names_max: usize,
-    /// Ids processed beyond the cursor that are stored with it. Default 1,000.
+    /// Ids processed beyond the cursor that are stored with it: of so many events behind the oldest unfinished one.
+    /// Default 1,000.
     pub done_ids_max: usize,
-    /// Records from the oldest unfinished one on at which the reading pauses. Default 1: one thing after another.
+    /// Unfinished events at which the reading pauses. Default 1: one thing after another.
     pub unfinished_max: usize,
+    /// Records from the oldest unfinished one on, finished ones, heartbeats and notices among them, at which the reading
+    /// pauses, too; never fewer than `unfinished_max`. Default 10,000.
+    pub records_max: usize,
     /// How long results of asynchronous handlers may wait to be stored. Default 250 ms.
     pub commit_interval_ms: u64,
     /// What follows when the page is hidden. Default [`WhenHidden::Stay`].
@@ -64,6 +68,7 @@ impl Default for Config {
             names_max: 256,
             done_ids_max: 1_000,
             unfinished_max: 1,
+            records_max: 10_000,
             commit_interval_ms: 250,
             when_hidden: WhenHidden::Stay,
             hidden_after_ms: 5_000,

@@ -120,7 +120,7 @@ impl Intake {
         let kind = if event.name == control::HEARTBEAT { Kind::Heartbeat } else { Kind::Control };
         // Whatever id it may carry is not one that can be resumed from.
         self.batch.push(kind, event.name, event.data, None);
-        self.ledger.accept(None);
+        self.ledger.accept_told();
         match read(event.name, event.data) {
             ControlEvent::Open(announcement) => self.announce(announcement),
             ControlEvent::Heartbeat { interval_ms } => {
@@ -131,6 +131,11 @@ impl Intake {
                 self.stats.events_missing = self.stats.events_missing.saturating_add(missing.unwrap_or(0));
                 self.notice(notice);
                 self.give_up_all_reordered();
+                if !self.announced {
+                    // No replay brings them any more, and their ids may come to name other events. Those of our protocol
+                    // name one event for ever.
+                    self.ledger.done_before.clear();
+                }
                 if self.fallback == CannotResumeFallback::Close {
                     self.effects.close = true;
                     return;

@@ -148,11 +148,29 @@ impl Intake {
         }
     }
 
+    /// What was processed before, and will not come again either, is not missing.
     fn tell_missing(&mut self, index: usize, missing: Missing) {
-        let Missing { epoch, first, last } = missing;
+        let Missing { epoch, mut first, last } = missing;
+        let Some(track) = self.tracks.get(index) else { return };
+        let any_id = track.id(&Position { epoch: epoch.clone(), sequence: first });
+        let prefix = any_id.rsplit_once('-').map_or("", |(prefix, _)| prefix);
+        let numbers = self.ledger.done_before.iter().filter_map(|id| {
+            let (_, digits) = id.rsplit_once('-').filter(|(before, _)| *before == prefix)?;
+            digits.parse::<u64>().ok().filter(|number| (first..=last).contains(number))
+        });
+        let mut processed: Vec<u64> = numbers.collect();
+        processed.sort_unstable();
+        for number in processed {
+            self.tell_gap(index, &epoch, first, number - 1);
+            first = number + 1;
+        }
+        self.tell_gap(index, &epoch, first, last);
+    }
+
+    fn tell_gap(&mut self, index: usize, epoch: &str, first: u64, last: u64) {
         let Some(track) = self.tracks.get(index).filter(|_| first <= last) else { return };
-        let first_missing = track.id(&Position { epoch: epoch.clone(), sequence: first });
-        let last_missing = track.id(&Position { epoch, sequence: last });
+        let first_missing = track.id(&Position { epoch: epoch.to_owned(), sequence: first });
+        let last_missing = track.id(&Position { epoch: epoch.to_owned(), sequence: last });
         let count = last - first + 1;
         self.stats.events_missing = self.stats.events_missing.saturating_add(count);
         while self.gaps.pop_front_if(|(token, _)| *token < self.ledger.first_token()).is_some() {}
@@ -214,7 +232,7 @@ impl Intake {
 
     /// An earlier page processed this event.
     pub(super) fn skip_done_before(&mut self, id: Option<&str>, beyond: bool) -> bool {
-        let Some(id) = id.filter(|id| self.ledger.take_done_before(id)) else { return false };
+        let Some(id) = id.filter(|id| self.ledger.done_before.take(id, !self.announced)) else { return false };
         self.stats.duplicates_ignored += 1;
         self.batch.push(Kind::Cursor, "", "", Some(id));
         self.ledger.accept_skipped(id, beyond);
@@ -229,7 +247,7 @@ impl Intake {
         }
         self.tracks.stand_at(index, at.0, at.1);
         let (cursor, own_bytes) = self.tracks.cursor(index);
-        if self.ledger.take_done_before(id) {
+        if self.ledger.done_before.take(id, false) {
             self.stats.duplicates_ignored += 1;
             self.batch.push(Kind::Cursor, "", "", Some(id));
             self.ledger.accept_part(&cursor, own_bytes, true);
@@ -253,7 +271,7 @@ impl Intake {
 
     pub(super) fn notice(&mut self, notice: Notice) {
         self.batch.push_notice(notice);
-        self.ledger.accept(None);
+        self.ledger.accept_told();
     }
 
     fn duplicate(&mut self, id: &str, name: &str) {

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::done_before::DoneBefore;
+
 /// What outlives the page: the cursor, and the ids processed beyond it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredRecord {
@@ -35,8 +37,10 @@ pub(crate) struct Ledger {
     beyond: Vec<String>,
     /// So many of these belong to holes that have closed.
     beyond_closed: usize,
-    /// Ids that an earlier page processed beyond the cursor.
-    done_before: Vec<String>,
+    /// Events for the app among the entries that it has not finished.
+    unfinished: usize,
+    /// What an earlier page processed beyond the cursor, or was given back behind an unfinished event.
+    pub(super) done_before: DoneBefore,
     done_ids_max: usize,
     changed: bool,
 }
@@ -51,6 +55,13 @@ struct Entry {
     bears: Bears,
     what: What,
     done: bool,
+}
+
+impl Entry {
+    /// An event that the app has not finished.
+    fn is_at_work(self) -> bool {
+        !self.done && self.what == What::Event
+    }
 }
 
 /// What an entry's id does.
@@ -74,6 +85,8 @@ enum What {
     Skipped,
     /// Only a place of the cursor.
     Place,
+    /// Something about the stream.
+    Told,
 }
 
 impl Ledger {
@@ -87,7 +100,8 @@ impl Ledger {
             ids_cut: 0,
             beyond: Vec::new(),
             beyond_closed: 0,
-            done_before: Vec::new(),
+            unfinished: 0,
+            done_before: DoneBefore::default(),
             done_ids_max,
             changed: false,
         }
@@ -101,8 +115,9 @@ impl Ledger {
         }
         self.accepted.clone_from(&record.cursor);
         self.processed = record.cursor;
-        self.done_before = record.done;
-        self.done_before.truncate(self.done_ids_max);
+        let mut done = record.done;
+        done.truncate(self.done_ids_max);
+        self.done_before = DoneBefore::new(done, self.done_ids_max + 1);
     }
 
     /// The cursor to resume from within this client.
@@ -128,13 +143,14 @@ impl Ledger {
         self.entries.len()
     }
 
-    /// Whether an earlier page processed this id already; asked once, then forgotten.
-    pub(crate) fn take_done_before(&mut self, id: &str) -> bool {
-        if self.done_before.is_empty() {
-            return false;
-        }
-        let found = self.done_before.iter().position(|done| done == id);
-        found.map(|at| self.done_before.swap_remove(at)).is_some()
+    /// Events among them that the app has not finished.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
+    /// One more record, which tells of the stream and moves no cursor.
+    pub(crate) fn accept_told(&mut self) {
+        self.push(None, 0, Bears::Nothing, What::Told);
     }
 
     /// One more record; `id` where it moves the cursor (an empty one clears it).
@@ -182,6 +198,7 @@ impl Ledger {
         }
         let end = self.ids_cut + self.ids.len();
         let own_end = start + own_bytes;
+        self.unfinished += usize::from(what == What::Event);
         self.entries.push_back(Entry { start, end, own_end, bears, what, done: false });
     }
 
@@ -192,6 +209,7 @@ impl Ledger {
         let start = first.saturating_sub(self.first_token).min(end);
         for entry in self.entries.range_mut(start as usize..end as usize) {
             self.changed |= !entry.done && entry.bears != Bears::Nothing;
+            self.unfinished -= usize::from(entry.is_at_work());
             entry.done = true;
         }
         self.pop_finished();
@@ -202,6 +220,7 @@ impl Ledger {
         let entry = token.checked_sub(self.first_token).and_then(|at| self.entries.get_mut(at as usize));
         let Some(entry) = entry else { return };
         self.changed |= !entry.done && entry.bears != Bears::Nothing;
+        self.unfinished -= usize::from(entry.is_at_work());
         entry.done = true;
         self.pop_finished();
     }
@@ -212,16 +231,18 @@ impl Ledger {
         let keep = token.saturating_add(1).saturating_sub(self.first_token) as usize;
         let discarded = self.entries.len().saturating_sub(keep);
         for entry in self.entries.range(self.entries.len() - discarded..) {
+            self.unfinished -= usize::from(entry.is_at_work());
             if entry.bears != Bears::Nothing && entry.what != What::Place {
                 let id = &self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut];
                 forget(id);
                 if (entry.done || entry.what == What::Skipped) && self.done_before.len() < self.done_ids_max {
-                    self.done_before.push(id.to_owned());
+                    self.done_before.push(id);
                 }
             }
         }
         self.entries.truncate(self.entries.len() - discarded);
         if discarded > 0 {
+            self.done_before.come_within(self.done_ids_max.max(discarded) + 1);
             let last =
                 self.entries.iter().rev().find(|entry| matches!(entry.bears, Bears::Cursor | Bears::Close));
             self.accepted = match last {
@@ -258,12 +279,15 @@ impl Ledger {
 
     /// The cursor, and what is processed beyond it.
     pub(crate) fn record(&self) -> StoredRecord {
-        // A place has the id of an event that may still be at work.
-        let finished = self
+        // A place has the id of an event that may still be at work. Of the oldest unfinished event and so many behind it:
+        // a page that begins with this record knows then when the last of them must have come.
+        let events = self
             .entries
             .iter()
-            .filter(|entry| entry.done && entry.bears != Bears::Nothing && entry.what != What::Place);
-        let finished = finished
+            .filter(|entry| entry.bears != Bears::Nothing && entry.what != What::Place)
+            .take((self.done_ids_max + 1).saturating_sub(self.beyond.len()));
+        let finished = events
+            .filter(|entry| entry.done)
             .map(|entry| self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut].to_owned());
         let done = self
             .beyond
@@ -454,9 +478,9 @@ mod tests {
     fn ids_of_an_earlier_page_are_skipped_once() {
         let mut ledger = Ledger::new(2);
         ledger.restore(record("1", &["3", "5", "7"]));
-        assert!(ledger.take_done_before("3"));
-        assert!(!ledger.take_done_before("3"));
-        assert!(!ledger.take_done_before("7"), "beyond the bound");
+        assert!(ledger.done_before.take("3", false));
+        assert!(!ledger.done_before.take("3", false));
+        assert!(!ledger.done_before.take("7", false), "beyond the bound");
         assert_eq!(ledger.take_record(), record("1", &["5"]));
     }
 }

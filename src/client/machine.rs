@@ -40,6 +40,8 @@ pub struct Client {
     pub(super) not_before_ms: u64,
     pub(super) online: bool,
     pub(super) hidden: bool,
+    /// An attempt was due, or the connection to be looked after, while the app was busy.
+    pub(super) put_off: bool,
     /// The page has been hidden for so long that it matters.
     pub(super) rests: bool,
     pub(super) was_open: bool,
@@ -67,6 +69,7 @@ impl Client {
             not_before_ms: 0,
             online: true,
             hidden: false,
+            put_off: false,
             rests: false,
             was_open: false,
             refreshed_credentials: false,
@@ -163,13 +166,23 @@ impl Client {
     /// page is not hidden where that pauses the reading.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.intake.ledger.len() < self.config.unfinished_max.max(1) && !self.is_paused()
+        !self.is_behind(0) && !self.is_paused()
     }
 
-    /// Records that the app was given, or will be, from the oldest unfinished one on.
+    /// Whether the app has so much in hand that nothing is read meanwhile, and `events_min` unfinished events at least,
+    /// for a source that cannot be paused.
+    #[must_use]
+    pub fn is_behind(&self, events_min: usize) -> bool {
+        let (ledger, config) = (&self.intake.ledger, &self.config);
+        let unfinished_max = config.unfinished_max.max(1);
+        ledger.unfinished() >= unfinished_max.max(events_min)
+            || ledger.len() >= config.records_max.max(unfinished_max)
+    }
+
+    /// Events that the app was given, or will be, and has not finished.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.intake.ledger.len()
+        self.intake.ledger.unfinished()
     }
 
     /// Whether the present connection announced our protocol: each of its events has a number of its own as id.
@@ -235,6 +248,7 @@ impl Client {
             self.transition(TransitionReason::Lost);
             return;
         }
+        self.put_off = false;
         self.last_request += 1;
         let id = RequestId(self.last_request);
         self.request = Some(id);
@@ -259,8 +273,10 @@ impl Client {
                 self.failed(Code::ConnectTimeout, message, true);
             }
             Timer::Retry => {
-                // Else the attempt waits for `Input::Online` or `Input::Visible`.
-                if self.may_request() && self.transition(TransitionReason::RetryDue) {
+                // Else the attempt waits for `Input::Online` or `Input::Visible`, or for the app to catch up.
+                if !self.is_drained() {
+                    self.put_off = true;
+                } else if self.may_request() && self.transition(TransitionReason::RetryDue) {
                     self.open_request();
                 }
             }
@@ -290,6 +306,8 @@ impl Client {
 
     pub(super) fn awake(&mut self) {
         match self.state {
+            // What a new connection brings would only lie about with the rest, and more of it with each of them.
+            State::Retrying | State::Open if !self.is_drained() => self.put_off = true,
             // The server's wish stands, whatever the network does.
             State::Retrying if self.may_request() && self.not_before_ms > self.now_ms => {
                 self.timers.set(Timer::Retry, self.not_before_ms);

@@ -41,6 +41,7 @@ mod config;
 mod connection;
 mod control;
 mod dedupe;
+mod done_before;
 mod intake;
 mod io;
 mod ledger;

@@ -1,6 +1,6 @@
 //! What the app is told beside its events: one variant for each callback, and the stable codes of errors.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::ordering::OrderingRule;
 use super::state::{State, TransitionReason};
@@ -83,6 +83,15 @@ pub enum LivenessKind {
     Silence,
 }
 
+/// Numbers are told as JavaScript has them: a server decides how large they are, and above 2^53 they are rounded.
+pub(super) fn number<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(*number as f64)
+}
+
+fn number_if_any<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    number.map(|number| number as f64).serialize(serializer)
+}
+
 /// Something the app is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -113,7 +122,7 @@ pub enum Notice {
         /// Whether another attempt follows.
         will_reconnect: bool,
         /// Milliseconds until then.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "number_if_any")]
         retry_in: Option<u64>,
     },
     /// Something failed.
@@ -133,6 +142,7 @@ pub enum Notice {
         /// Its number, from 1, since the last healthy connection.
         attempt: u32,
         /// Milliseconds until it is made.
+        #[serde(serialize_with = "number")]
         delay_ms: u64,
         /// Why the last one ended.
         reason: String,
@@ -144,6 +154,7 @@ pub enum Notice {
         /// Failed attempts.
         attempts: u32,
         /// Time since the stream was lost.
+        #[serde(serialize_with = "number")]
         elapsed_ms: u64,
     },
     /// A request carries a cursor.
@@ -168,10 +179,10 @@ pub enum Notice {
         /// By what it is late.
         rule: OrderingRule,
         /// The sequence that came before it, where events are ordered by that.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "number_if_any")]
         last_sequence: Option<u64>,
         /// Its own, lower one.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "number_if_any")]
         sequence: Option<u64>,
         /// The event id or timestamp that came before it, where events are ordered by one of those.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,6 +200,7 @@ pub enum Notice {
         /// The last missing event, likewise.
         last_missing: String,
         /// How many.
+        #[serde(serialize_with = "number")]
         count: u64,
         /// On servers that are not ours, the `stream_id` that the numbers belong to, where there is one.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,6 +211,7 @@ pub enum Notice {
         /// In which way.
         failure: LivenessKind,
         /// Milliseconds without a byte.
+        #[serde(serialize_with = "number")]
         silent_ms: u64,
         /// Whether the connection was cut for it.
         cut: bool,
@@ -221,7 +234,7 @@ pub enum Notice {
         #[serde(skip_serializing_if = "Option::is_none")]
         newest_available: Option<String>,
         /// How many events are missing, where it is known.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "number_if_any")]
         missing: Option<u64>,
     },
 }

@@ -82,10 +82,16 @@ impl Client {
 
     /// The app has caught up: from now on silence is the server's again.
     pub(super) fn drained(&mut self, was_busy: bool) {
-        if was_busy && self.is_drained() && self.state == State::Open {
+        if !was_busy || !self.is_drained() {
+            return;
+        }
+        if self.state == State::Open {
             self.intake.liveness.rested(self.now_ms);
             self.watch();
             self.watch_hole();
+        }
+        if std::mem::take(&mut self.put_off) {
+            self.awake();
         }
     }
 }

@@ -56,9 +56,8 @@ impl Driver {
     pub(crate) fn begin(self: &Rc<Self>, input: Input<'_>) {
         let state = self.client.borrow().state();
         if matches!(state, State::Idle | State::Closed) {
-            let offline = is_offline(self.options.host.as_deref());
             let mut client = self.client.borrow_mut();
-            client.handle_input(now_ms(), if offline { Input::Offline } else { Input::Online });
+            client.handle_input(now_ms(), self.network());
             client.handle_input(now_ms(), if is_hidden() { Input::Hidden } else { Input::Visible });
         }
         self.input(input);
@@ -96,11 +95,16 @@ impl Driver {
                 self.input(Input::Hidden);
             }
             PageEvent::Visible => self.input(Input::Visible),
-            PageEvent::Back => self.input(Input::Awake),
-            PageEvent::Online => self.input(Input::Online),
+            // Perhaps nobody heard of the network meanwhile. Where there is one, sockets may be dead all the same.
+            PageEvent::Back | PageEvent::Online => self.input(self.network()),
             PageEvent::Offline if is_offline(self.options.host.as_deref()) => self.input(Input::Offline),
             PageEvent::Offline => {}
         }
+    }
+
+    /// What the browser believes of the network now.
+    fn network(&self) -> Input<'static> {
+        if is_offline(self.options.host.as_deref()) { Input::Offline } else { Input::Online }
     }
 
     /// Tells the machine what happened and does what it wants done.
@@ -223,7 +227,7 @@ impl Driver {
             if let Some(driver) = driver.upgrade() {
                 driver.wake_up.borrow_mut().fired();
                 if slept {
-                    driver.input(Input::Awake);
+                    driver.page_event(PageEvent::Back);
                 }
                 driver.input(Input::Timer);
             }

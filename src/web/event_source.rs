@@ -18,19 +18,9 @@ use super::transport::{Stop, Transport, address, get, message_of, wanted};
 use crate::client::{Code, Head, Input, Request, RequestId};
 use crate::wire::{control, encode};
 
-/// Events that the app may be behind. EventSource cannot be paused: at so many it is closed until the app has caught up.
+/// Events that the app may be behind, or more where it may have more in hand. EventSource cannot be paused: at so many
+/// it is closed until the app has caught up.
 const BEHIND_MAX: usize = 1_000;
-
-/// Names of our servers' own events: always listened to.
-const CONTROL_EVENTS: [&str; 7] = [
-    control::OPEN,
-    control::CANNOT_RESUME,
-    control::REPLAY_START,
-    control::REPLAY_END,
-    control::CLOSE,
-    control::HEARTBEAT,
-    control::ERROR,
-];
 
 type Listener = Closure<dyn FnMut(JsValue)>;
 
@@ -41,8 +31,8 @@ struct Source {
     names: Rc<[String]>,
     source: RefCell<Option<(EventSource, Listener)>>,
     opened: Cell<bool>,
-    /// Closed since the app is behind.
-    overrun: Cell<bool>,
+    /// Closed since the app is so many events behind.
+    overrun: Cell<Option<usize>>,
     /// That of the latest event: one that has the same has inherited it.
     last_event_id: RefCell<String>,
 }
@@ -55,7 +45,7 @@ pub(crate) fn start(driver: &Rc<Driver>, request: Request, names: Rc<[String]>) 
         names,
         source: RefCell::default(),
         opened: Cell::new(false),
-        overrun: Cell::new(false),
+        overrun: Cell::new(None),
         last_event_id: RefCell::default(),
     });
     let opening = Rc::clone(&source);
@@ -82,7 +72,7 @@ impl Source {
                 this.heard(&event);
             }
         });
-        let own_names = ["open", "error", "message"].into_iter().chain(CONTROL_EVENTS);
+        let own_names = ["open", "error", "message"].into_iter().chain(control::SERVER);
         for name in own_names.chain(self.names.iter().map(String::as_str)) {
             // The same listener for the same name counts once.
             let _ = source.add_event_listener_with_callback(name, listener.as_ref().unchecked_ref());
@@ -122,8 +112,9 @@ impl Source {
             let _ = encode::event(buffer, Some(name), is_own.then_some(&last_event_id), data);
         });
         *self.last_event_id.borrow_mut() = last_event_id;
-        if driver.client().unfinished() >= BEHIND_MAX {
-            self.overrun.set(true);
+        let client = driver.client();
+        if client.is_behind(BEHIND_MAX) {
+            self.overrun.set(Some(client.unfinished()));
             self.close();
         }
     }
@@ -154,15 +145,15 @@ impl Transport for Source {
     }
 
     fn abort(&self) {
-        self.overrun.set(false);
+        self.overrun.set(None);
         self.close();
     }
 
     fn go_on(&self) {
-        if self.overrun.replace(false) {
+        if let Some(behind) = self.overrun.take() {
             let (driver, id) = (self.driver.clone(), self.id);
             let message = format!(
-                "the app was {BEHIND_MAX} events behind; EventSource cannot be paused, so that it was closed meanwhile"
+                "the app was {behind} events behind; EventSource cannot be paused, so that it was closed meanwhile"
             );
             // The driver is at work; this is for when it has come to its end.
             spawn_local(async move { Stop::network(message).tell(&driver, id) });

@@ -118,6 +118,8 @@ async fn exchange(weak: &Weak<Driver>, fetching: &Fetching, request: &Request) -
     driver()?;
     *fetching.reader.borrow_mut() = Some(reader.clone());
     loop {
+        // Not reading is the backpressure: the browser's buffers fill, then TCP's, then the server's.
+        caught_up(weak, fetching).await?;
         let chunk = JsFuture::from(reader.read()).await.map_err(|error| Stop::network(broke_off(&error)))?;
         if get(&chunk, "done").is_truthy() {
             return Ok(());
@@ -130,6 +132,9 @@ async fn exchange(weak: &Weak<Driver>, fetching: &Fetching, request: &Request) -
         let chunk: Uint8Array = chunk.unchecked_into();
         let mut start = 0;
         while start < chunk.length() {
+            if start > 0 {
+                caught_up(weak, fetching).await?;
+            }
             let end = chunk.length().min(start + SLICE_BYTES_MAX);
             let slice =
                 if start == 0 && end == chunk.length() { chunk.clone() } else { chunk.subarray(start, end) };
@@ -141,13 +146,16 @@ async fn exchange(weak: &Weak<Driver>, fetching: &Fetching, request: &Request) -
                 return Err(Stop::NotWanted);
             }
             start = end;
-            // Not reading is the backpressure: the browser's buffers fill, then TCP's, then the server's.
-            if !driver()?.client().is_drained() {
-                let _ = JsFuture::from(fetching.wait_for_app()).await;
-                driver()?;
-            }
         }
     }
+}
+
+/// Waits until the app has caught up.
+async fn caught_up(weak: &Weak<Driver>, fetching: &Fetching) -> Result<(), Stop> {
+    while !wanted(weak, fetching.id)?.client().is_drained() {
+        let _ = JsFuture::from(fetching.wait_for_app()).await;
+    }
+    Ok(())
 }
 
 /// Lets a promise end as it likes: nobody waits for it, and its failure is no news.

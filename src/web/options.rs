@@ -136,6 +136,8 @@ impl WebOptions {
         config.repeatable = checks::repeatable(&root)?;
         config.can_refresh_credentials = config.repeatable && (headers.is_function() || url.is_function());
         config.unfinished_max = checks::unfinished_max(&root)?;
+        // Each event behind one without an ack may be acked, and is not to come again.
+        config.done_ids_max = config.done_ids_max.max(config.unfinished_max);
         config.when_hidden = checks::when_hidden(&root, &transport, config.repeatable)?;
         set(&mut config.hidden_after_ms, root.ms("hiddenAfterMs", 0.0)?);
         checks::schemas(&root)?;

@@ -34,6 +34,8 @@ pub(crate) struct CursorStore {
 struct Shared {
     /// This tab writes localStorage. Stays after the lock was given back: what handlers finish late belongs there, too.
     is_writer: Cell<bool>,
+    /// The lock was given back, with this in localStorage: where that has changed, another tab writes.
+    left: RefCell<Option<Option<String>>>,
     /// Written as soon as this tab may.
     latest: RefCell<Option<String>>,
     told: Cell<bool>,
@@ -53,6 +55,7 @@ impl CursorStore {
         }
         let Some(key) = self.key.clone() else { return };
         let (shared, name) = (Rc::clone(&self.shared), key.clone());
+        self.shared.left.take();
         // Until it is known that another tab writes, this one does: the answer takes a while, and the page may end.
         self.shared.is_writer.set(true);
         let taken = Rc::clone(&self.shared);
@@ -68,12 +71,22 @@ impl CursorStore {
                 {
                     tell(message);
                 }
+                let left = &mut *shared.left.borrow_mut();
+                if left.is_some() {
+                    *left = Some(present(&key));
+                }
             },
         );
     }
 
     /// The stream has ended: another tab may write, once what waits for the lock is written.
     pub(crate) fn let_go(&mut self) {
+        if let Some(key) = &self.key
+            && self.shared.left.borrow().is_none()
+            && is_available()
+        {
+            self.shared.left.replace(Some(present(key)));
+        }
         match &self.lock {
             Some(lock) if !self.shared.is_writer.get() && self.shared.latest.borrow().is_some() => {
                 lock.ends_at_once.set(true);
@@ -117,12 +130,16 @@ impl CursorStore {
         let saved = if record.cursor.is_empty() && record.done.is_empty() {
             self.shared.latest.take();
             let cleared = SessionStorage::raw().remove_item(key).is_ok();
-            cleared && (!self.shared.is_writer.get() || LocalStorage::raw().remove_item(key).is_ok())
+            cleared && (!self.shared.may_write(key) || LocalStorage::raw().remove_item(key).is_ok())
         } else {
             let text = write(record);
             let own = SessionStorage::raw().set_item(key, &text).is_ok();
-            if self.shared.is_writer.get() {
-                own && LocalStorage::raw().set_item(key, &text).is_ok()
+            if self.shared.may_write(key) {
+                let written = LocalStorage::raw().set_item(key, &text).is_ok();
+                if let Some(left) = &mut *self.shared.left.borrow_mut() {
+                    *left = Some(text);
+                }
+                own && written
             } else {
                 *self.shared.latest.borrow_mut() = Some(text);
                 own
@@ -148,6 +165,11 @@ impl CursorStore {
 }
 
 impl Shared {
+    /// Whether localStorage is this tab's to write.
+    fn may_write(&self, key: &str) -> bool {
+        self.is_writer.get() && self.left.borrow().as_ref().is_none_or(|left| *left == present(key))
+    }
+
     /// What the app is told, once.
     fn tell(&self, what: &str) -> Option<String> {
         let first = !self.told.replace(true);
@@ -185,14 +207,18 @@ fn write(record: &StoredRecord) -> String {
     text
 }
 
+/// What localStorage holds now.
+fn present(key: &str) -> Option<String> {
+    LocalStorage::raw().get_item(key).ok().flatten()
+}
+
 /// Whether what is stored under `key` is younger than `text`: another tab wrote it while this one waited.
 fn is_newer(key: &str, text: &str) -> bool {
     let at = |text: &str| {
         let value = js_sys::JSON::parse(text).ok()?;
         Reflect::get(&value, &"at".into()).ok()?.as_f64()
     };
-    let stored = LocalStorage::raw().get_item(key).ok().flatten();
-    stored.and_then(|stored| at(&stored)) > at(text)
+    present(key).and_then(|stored| at(&stored)) > at(text)
 }
 
 struct Unreadable;

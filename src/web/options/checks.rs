@@ -11,7 +11,7 @@ const UNACKED_MAX: usize = 1_000;
 
 /// How much the app may have in hand before the reading pauses.
 pub(super) fn unfinished_max(root: &Fields<'_>) -> Result<usize, InvalidOption> {
-    let handlers = root.number("handlerConcurrency", 1.0, 1_000.0)?.unwrap_or(1.0) as usize;
+    let handlers = root.count_to("handlerConcurrency", 1.0, 1_000.0)?.unwrap_or(1);
     let unacked = root.count("maxUnacked", 1.0)?;
     match root.choice("ack", &["auto", "manual"])?.as_deref() {
         Some("manual") => Ok(handlers.max(unacked.unwrap_or(UNACKED_MAX))),

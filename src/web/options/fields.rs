@@ -108,7 +108,17 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn count(&self, name: &str, min: f64) -> Result<Option<usize>, InvalidOption> {
-        Ok(self.number(name, min, f64::from(1 << 30))?.map(|count| count as usize))
+        self.count_to(name, min, f64::from(1 << 30))
+    }
+
+    /// A whole number: what half an event is, each part of us would answer in its own way.
+    pub(super) fn count_to(&self, name: &str, min: f64, max: f64) -> Result<Option<usize>, InvalidOption> {
+        match self.number(name, min, max)? {
+            Some(count) if count.fract() != 0.0 => {
+                Err(self.invalid(name, &format!("a whole number from {min} to {max}"), &self.get(name)))
+            }
+            count => Ok(count.map(|count| count as usize)),
+        }
     }
 
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, InvalidOption> {
