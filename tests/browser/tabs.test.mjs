@@ -234,3 +234,22 @@ test('a handler that ends after the logout stores nothing', { timeout: 30_000 },
   await tab.reload();
   assert.deepEqual(await nothing(tab), [null, null]);
 });
+
+for (const others of [0, 1]) {
+  test(`what a handler ends after stop() is stored, with ${others} other tab that writes meanwhile`, { timeout: 30_000 }, async (t) => { // K7
+    const context = await newContext(t);
+    const first = await open(context, { holds: '3' });
+    await reached(first, 3);
+    await stored(first, 2);
+    await first.evaluate(() => connector.stop());
+    if (others === 1) {
+      const second = await open(context);
+      await reached(second, 3);
+      publish();
+      await stored(second, 4);
+    }
+    await first.evaluate(() => held.get('3')());
+    await first.waitForFunction(() => record(sessionStorage).cursor === '3');
+    assert.equal(await first.evaluate(() => record(localStorage).cursor), others === 1 ? '4' : '3');
+  });
+}

@@ -160,6 +160,58 @@ test('an app that is far behind is caught up with over a new connection', { time
   assert.match((await told(page, 'errors'))[0].message, /1000 events behind/);
 });
 
+test('an app that may have more in hand is not closed before it has that much', { timeout: 20_000 }, async (t) => {
+  const page = await open(t, (request, response) => {
+    const from = Number(new URL(request.url, site.address).searchParams.get('lastEventId') ?? 0) + 1;
+    response.writeHead(200, headers);
+    for (let n = from; n <= 3_000; n += 1) response.write(event(n, String(n)));
+  });
+  await page.evaluate(() => {
+    window.events = [];
+    follow('/stream', {
+      ack: 'manual',
+      maxUnacked: 2_000,
+      onEvent: (event) => {
+        told.events.push(Number(event.data));
+        events.push(event);
+      },
+    });
+  });
+  await until(page, 2_000);
+  // What the network does meanwhile opens nothing.
+  await page.evaluate(async () => {
+    for (let n = 0; n < 5; n += 1) {
+      dispatchEvent(new Event('online'));
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  });
+  assert.deepEqual([requests, await told(page, 'errors')], [[''], []]);
+  assert.equal(await page.evaluate(() => connector.getStats().eventsReceived), 2_000);
+  await page.evaluate(() => { for (const event of events) event.ack(); });
+  await until(page, 3_000);
+  assert.deepEqual(await told(page, 'events'), Array.from({ length: 3_000 }, (_, index) => index + 1));
+  assert.deepEqual(requests, ['', '?lastEventId=2000']);
+});
+
+test('all that our server itself says is heard: a channel that is added keeps its place', { timeout: 20_000 }, async (t) => {
+  const says = (name, payload) => `event: control.${name}\ndata: ${JSON.stringify({ payload })}\n\n`;
+  const page = await open(t, (_, response, attempt) => {
+    response.writeHead(200, headers);
+    if (attempt > 1) return response.write(': nothing new\n\n');
+    response.write(says('open', { protocol: 'holdfast/1', position: 'a:e-3,b:e-7', replayable: true }));
+    response.write(says('presence', { channel: 'a', count: 2 }) + says('unlisten', { channel: 'b' }));
+    response.write(says('listen', { channel: 'c', position: 'c:e-0', replayable: true }));
+    response.end('id: c:e-1,a:e-3\ndata: c1\n\nid: a:e-4,c:e-1\ndata: a4\n\n');
+  });
+  await page.evaluate(() => follow('/stream', { onControl: ({ type }) => told.names.push(type) }));
+  await until(page, 2);
+  await page.waitForFunction(() => connector.state === 'open' && connector.getStats().reconnectCount === 1);
+  const cursor = new URLSearchParams(requests[1]).get('lastEventId');
+  assert.deepEqual(cursor.split(',').sort(), ['a:e-4', 'c:e-1']);
+  const names = ['open', 'presence', 'unlisten', 'listen'].map((name) => `control.${name}`);
+  assert.deepEqual((await told(page, 'names')).filter((name) => name !== 'message'), names);
+});
+
 test('our server is followed exactly: its own events are heard, repeats dropped, kills survived', { timeout: 30_000 }, async (t) => {
   const data = mkdtempSync(join(tmpdir(), 'holdfast-transport-'));
   t.after(() => rmSync(data, { recursive: true, force: true }));

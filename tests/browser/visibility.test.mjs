@@ -163,3 +163,27 @@ test('a frozen page does not trust its socket when it goes on', { timeout: 20_00
   await events(2);
   assert.deepEqual([cursors, await told(page, 'events')], [[0, 1], ['e1', 'e2']]);
 });
+
+test('a page that was frozen asks for the network when it goes on: it may have missed the event', { timeout: 20_000 }, async (t) => {
+  const { context, page, events } = await open(t, {});
+  await page.evaluate(() => {
+    connector.stop();
+    // Listeners of the window are called in the order in which they came.
+    addEventListener('online', (event) => event.stopImmediatePropagation());
+    connector.connect();
+  });
+  await events(2);
+  await context.setOffline(true);
+  await page.waitForFunction(() => !navigator.onLine);
+  streams.at(-1).destroy();
+  await page.waitForFunction(() => connector.state === 'retrying');
+  await page.evaluate(() => document.dispatchEvent(new Event('freeze')));
+  await context.setOffline(false);
+  await page.waitForFunction(() => navigator.onLine);
+  // Twenty times the longest delay.
+  await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 100)));
+  assert.deepEqual([cursors, await page.evaluate(() => connector.state)], [[0, 1], 'retrying']);
+  await page.evaluate(() => document.dispatchEvent(new Event('resume')));
+  await events(3);
+  assert.deepEqual([cursors, await told(page, 'events')], [[0, 1, 2], ['e1', 'e2', 'e3']]);
+});
