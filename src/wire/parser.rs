@@ -159,6 +159,7 @@ impl Parser {
             rest = self.finish_line(rest, sink)?;
         }
         let lines_end = memchr::memrchr2(b'\n', b'\r', rest).map_or(0, |last| last + 1);
+        count::looked_at(rest.len() - lines_end);
         let (lines, tail) = rest.split_at(lines_end);
         self.read_lines(lines, sink)?;
         self.extend_line(tail)
@@ -199,6 +200,7 @@ impl Parser {
 
     fn extend_line(&mut self, bytes: &[u8]) -> Result<(), ParseError> {
         self.check_line(self.line.len() + bytes.len())?;
+        count::looked_at(bytes.len());
         self.line.extend_from_slice(bytes);
         Ok(())
     }
@@ -214,6 +216,7 @@ impl Parser {
     /// apart from the rest of the body changes nothing.
     fn read_lines(&mut self, lines: &[u8], sink: &mut impl Sink) -> Result<(), ParseError> {
         let (mut start, mut after) = (0, 0);
+        count::looked_at(lines.len());
         if let Ok(text) = std::str::from_utf8(lines) {
             let mut fields = Fields::default();
             while let Some(end) = line_end(lines, &mut after) {
@@ -234,6 +237,7 @@ impl Parser {
 
     /// Reads a line whose text does not outlive this call.
     fn read_line_alone(&mut self, line: &[u8], sink: &mut impl Sink) -> Result<(), ParseError> {
+        count::looked_at(line.len());
         let line = String::from_utf8_lossy(line);
         let mut fields = Fields::default();
         self.read_line(&line, &mut fields, sink)?;
@@ -243,6 +247,7 @@ impl Parser {
 
     fn keep(&mut self, fields: Fields<'_>) {
         if let Some(data) = fields.data {
+            count::looked_at(data.len());
             self.data.push_str(data);
         }
         if let Some(name) = fields.name {
@@ -324,7 +329,9 @@ impl Parser {
 
 /// Finds where the line that starts at `after` ends, and moves `after` behind its end: LF, CR or CRLF.
 fn line_end(bytes: &[u8], after: &mut usize) -> Option<usize> {
-    let end = *after + memchr::memchr2(b'\n', b'\r', &bytes[*after..])?;
+    let found = memchr::memchr2(b'\n', b'\r', &bytes[*after..]);
+    count::looked_at(found.unwrap_or(bytes.len() - *after));
+    let end = *after + found?;
     *after = end + 1;
     if bytes[end] == b'\r' && bytes.get(*after) == Some(&b'\n') {
         *after += 1;
@@ -345,4 +352,72 @@ fn saturating_decimal(digits: &str) -> u64 {
     digits
         .bytes()
         .fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
+}
+
+/// How many bytes are looked at or copied: each a few times, however they came. Counted in tests only.
+mod count {
+    #[cfg(not(test))]
+    pub(super) fn looked_at(_bytes: usize) {}
+
+    #[cfg(test)]
+    pub(super) use counting::looked_at;
+
+    #[cfg(test)]
+    pub(super) mod counting {
+        use std::cell::Cell;
+
+        thread_local! {
+            static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+        }
+
+        pub(crate) fn looked_at(bytes: usize) {
+            LOOKED_AT.set(LOOKED_AT.get() + bytes);
+        }
+
+        pub(crate) fn take() -> usize {
+            LOOKED_AT.take()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Lengths(Vec<usize>);
+
+    impl Sink for Lengths {
+        fn event(&mut self, event: EventRef<'_>) {
+            self.0.push(event.data.len());
+        }
+        fn id_only(&mut self, _last_event_id: &str) {}
+        fn retry(&mut self, _ms: u64) {}
+    }
+
+    /// Feeds `body` in chunks of so many bytes; answers how often each byte was looked at.
+    fn looks(body: &[u8], chunk_bytes: usize, data: &[usize]) -> usize {
+        let limits = ParserLimits { line_bytes_max: 8 << 20, event_bytes_max: 8 << 20 };
+        let (mut parser, mut sink) = (Parser::new(limits, ""), Lengths::default());
+        count::counting::take();
+        for chunk in body.chunks(chunk_bytes) {
+            parser.feed(chunk, &mut sink).expect("within the limits");
+        }
+        assert_eq!(sink.0, data);
+        count::counting::take().div_ceil(body.len())
+    }
+
+    // Trap: a line that is looked through from its beginning with each chunk.
+    #[test]
+    fn a_line_of_megabytes_in_small_chunks_costs_linear_time() {
+        const BYTES: usize = 4 << 20;
+        let line = [b"data: ", "x".repeat(BYTES).as_bytes(), b"\n\n"].concat();
+        let lines = "data: 0123456789\n".repeat(BYTES / 16) + "\n";
+        let joined = BYTES / 16 * 11 - 1;
+        for chunk_bytes in [1, 7, 1_400, 64 << 10, usize::MAX] {
+            let of_one = looks(&line, chunk_bytes, &[BYTES]);
+            let of_many = looks(lines.as_bytes(), chunk_bytes, &[joined]);
+            assert!(of_one <= 6 && of_many <= 6, "{chunk_bytes}: {of_one}, {of_many}");
+        }
+    }
 }
