@@ -22,7 +22,10 @@ fn a_stream_that_ends_while_the_app_is_busy_is_made_anew_once_it_has_caught_up()
     scenario.input(Input::Online).input(Input::Awake).input(Input::Offline).input(Input::Online).pass(60_000);
     assert_eq!((scenario.state(), scenario.requests.len()), (State::Retrying, 1));
     scenario.done("a");
-    assert_eq!((scenario.state(), scenario.requests.len(), scenario.asked_from()), (State::Connecting, 2, "1"));
+    assert_eq!(
+        (scenario.state(), scenario.requests.len(), scenario.asked_from()),
+        (State::Connecting, 2, "1")
+    );
 
     // Where the delay is not over, that is waited for; a busy app does not shorten it.
     let mut scenario = busy();
@@ -71,8 +74,17 @@ fn what_the_app_asks_for_is_done_and_the_wish_of_the_server_stands() {
 fn a_page_that_paused_the_reading_asks_for_nothing_before_it_is_seen() {
     let config = Config { when_hidden: WhenHidden::Pause, hidden_after_ms: 1_000, ..exact() };
     let mut scenario = Scenario::opened(config);
-    scenario.bytes(event("1", "a")).input(Input::Hidden).pass(1_000).end().pass(3_600_000).input(Input::Online);
+    scenario
+        .bytes(event("1", "a"))
+        .input(Input::Hidden)
+        .pass(1_000)
+        .end()
+        .pass(3_600_000)
+        .input(Input::Online);
     assert_eq!((scenario.state(), scenario.requests.len()), (State::Retrying, 1));
     scenario.input(Input::Visible);
-    assert_eq!((scenario.state(), scenario.requests.len(), scenario.asked_from()), (State::Connecting, 2, "1"));
+    assert_eq!(
+        (scenario.state(), scenario.requests.len(), scenario.asked_from()),
+        (State::Connecting, 2, "1")
+    );
 }

@@ -50,7 +50,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   readonly #names: string[] = [];
   #attempt = 0;
   /** The cursor and the ids processed beyond it: should the core fail, the stream goes on from here in a new one. */
-  #progress: readonly string[] = [];
+  #progress: string[] = [];
   #forgetTrap: (() => void) | undefined;
   /** What the app wants, whatever became of it: a failed core is replaced by one that goes on, or by one that rests. */
   #wanted = false;
@@ -490,7 +490,8 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     },
     done: (token) => guarded(() => {
       this.#core?.done(token);
-      this.#progress = this.#core?.progress() ?? this.#progress;
+      // The ids beyond it come with the next commit: there may be many, and acks by hand may be many, too.
+      this.#progress[0] = this.#core?.lastEventId ?? '';
     }),
     idle: () => {
       this.#endLoops();

@@ -228,15 +228,23 @@ export interface ConnectOptions<Map extends object = EventMap> {
   // Handling
   /** What follows when onEvent throws or rejects: report and go on, report and call again, report and stop. Default 'skip'. */
   onHandlerError?: 'skip' | 'retry' | 'stop';
-  /** Promises of onEvent that may be pending at once. Default 1, which keeps the order. */
+  /**
+   * Promises of onEvent that may be pending at once: at so many the reading pauses. It also pauses, whatever is free, where
+   * 10,000 events and heartbeats came behind one that is unfinished. A whole number from 1 to 1,000. Default 1, which keeps
+   * the order.
+   */
   handlerConcurrency?: number;
   /**
    * 'manual': the cursor moves past an event when the app calls `event.ack()`, however its handler ended (one that
    * fails is followed by `onHandlerError`; a skipped event counts as acked). Events are handed out in order meanwhile,
-   * and after a reload those behind the oldest one without an ack come again, except for acked ones. Default 'auto'.
+   * and after a reload those behind the oldest one without an ack come again, except for acked ones (of the 1,000 events,
+   * or `maxUnacked` where that is more, that follow it). Default 'auto'.
    */
   ack?: 'auto' | 'manual';
-  /** With manual acks: events that may wait for theirs. At so many the reading pauses. Default 1,000. */
+  /**
+   * With manual acks: events that may wait for theirs. At so many the reading pauses, and where 10,000 events and heartbeats
+   * came behind one without an ack. A whole number. Default 1,000.
+   */
   maxUnacked?: number;
 
   // Validation

@@ -232,7 +232,9 @@ impl Intake {
 
     /// An earlier page processed this event.
     pub(super) fn skip_done_before(&mut self, id: Option<&str>, beyond: bool) -> bool {
-        let Some(id) = id.filter(|id| self.ledger.done_before.take(id, !self.announced)) else { return false };
+        let Some(id) = id.filter(|id| self.ledger.done_before.take(id, !self.announced)) else {
+            return false;
+        };
         self.stats.duplicates_ignored += 1;
         self.batch.push(Kind::Cursor, "", "", Some(id));
         self.ledger.accept_skipped(id, beyond);

@@ -410,14 +410,15 @@ mod tests {
     // Trap: a line that is looked through from its beginning with each chunk.
     #[test]
     fn a_line_of_megabytes_in_small_chunks_costs_linear_time() {
-        const BYTES: usize = 4 << 20;
-        let line = [b"data: ", "x".repeat(BYTES).as_bytes(), b"\n\n"].concat();
-        let lines = "data: 0123456789\n".repeat(BYTES / 16) + "\n";
-        let joined = BYTES / 16 * 11 - 1;
-        for chunk_bytes in [1, 7, 1_400, 64 << 10, usize::MAX] {
-            let of_one = looks(&line, chunk_bytes, &[BYTES]);
-            let of_many = looks(lines.as_bytes(), chunk_bytes, &[joined]);
-            assert!(of_one <= 6 && of_many <= 6, "{chunk_bytes}: {of_one}, {of_many}");
+        // Small enough to end soon, with a failure, also where it is not linear.
+        for (bytes, chunk_bytes) in
+            [(64 << 10, 1), (512 << 10, 7), (4 << 20, 1_400), (4 << 20, 64 << 10), (4 << 20, 8 << 20)]
+        {
+            let line = [b"data: ", "x".repeat(bytes).as_bytes(), b"\n\n"].concat();
+            let of_one = looks(&line, chunk_bytes, &[bytes]);
+            let lines = "data: 0123456789\n".repeat(bytes / 16) + "\n";
+            let of_many = looks(lines.as_bytes(), chunk_bytes, &[bytes / 16 * 11 - 1]);
+            assert!(of_one <= 6 && of_many <= 6, "chunks of {chunk_bytes}: {of_one}, {of_many} times");
         }
     }
 }
