@@ -158,9 +158,8 @@ impl Intake {
             let (_, digits) = id.rsplit_once('-').filter(|(before, _)| *before == prefix)?;
             digits.parse::<u64>().ok().filter(|number| (first..=last).contains(number))
         });
-        let mut processed: Vec<u64> = numbers.collect();
-        processed.sort_unstable();
-        for number in processed {
+        let processed: Vec<u64> = numbers.collect();
+        while let Some(number) = processed.iter().copied().filter(|number| *number >= first).min() {
             self.tell_gap(index, &epoch, first, number - 1);
             first = number + 1;
         }
