@@ -483,10 +483,8 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     },
     stop: () => this.stop(),
     givenBack: () => {
-      // A stop or reconnect that is still to be carried out tells it.
-      if (!this.#commands.some((command) => command === 'stop' || command === 'reconnect')) {
-        guarded(() => this.#core?.stop(this.#pump.started));
-      }
+      const tells = this.#commands.some((command) => command === 'stop' || command === 'reconnect');
+      if (!tells) guarded(() => this.#core?.stop(this.#pump.started));
     },
     done: (token) => guarded(() => {
       this.#core?.done(token);
