@@ -1,7 +1,7 @@
 // Who gets an event: the handler of the options, listeners by event name, and loops. One event is finished when all
 // of them are through with it. Streams with a plain onEvent do without this.
 
-import { ack, expectAck, isAcked } from './ack.js';
+import { ack, expectAck } from './ack.js';
 import type { SSEError } from './errors.js';
 import type { StreamEvent } from './event.js';
 import { EventLoop, GIVEN_BACK, type LoopHost } from './loop.js';
@@ -29,9 +29,6 @@ export interface ConsumersHost {
   stop(): void;
 }
 
-/** Tells the pump that the event is not finished with the call. */
-const HELD = {};
-
 /** See above. */
 export class Consumers {
   readonly #host: ConsumersHost;
@@ -51,8 +48,7 @@ export class Consumers {
     const { isManual, schemas } = this.#host;
     if (isManual) expectAck(event);
     const schema = schemas !== undefined && Object.hasOwn(schemas, event.type) ? schemas[event.type] : undefined;
-    const result = schema === undefined || this.#checked.has(event) ? this.#hand(event) : this.#check(event, schema);
-    return isManual && !isThenable(result) && !isAcked(event) ? HELD : result;
+    return schema === undefined || this.#checked.has(event) ? this.#hand(event) : this.#check(event, schema);
   }
 
   add(type: string, listener: Handle, { once = false, signal }: ListenerOptions = {}): void {

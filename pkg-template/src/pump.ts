@@ -165,7 +165,8 @@ export class Pump {
         batch.next += 1;
         result = onEvent(event);
       } while (
-        this.#open && (typeof result !== 'object' || result === null)
+        // An ack by hand belongs to one event.
+        this.#open && (typeof result !== 'object' || result === null) && this.#unackedMax === undefined
         && batch.next < batch.length && batch.kind(batch.next) === Kind.event
       );
       outcome = { result };
