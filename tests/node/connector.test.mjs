@@ -333,6 +333,22 @@ test('errors thrown in other callbacks are reported and change nothing', async (
   assert.deepEqual(reported.slice(0, 3), ['in onStateChange', 'in onStateChange', 'in onOpen']);
 });
 
+test('whatever fails while something about the stream is told, the stream goes on', async (t) => {
+  const { url } = await serve(t, (_, response) => {
+    response.writeHead(200, headers).write(event(1) + event(1) + event(2));
+  });
+  const reported = [];
+  const { reportError: before } = globalThis;
+  t.after(() => { globalThis.reportError = before; });
+  globalThis.reportError = (error) => reported.push(error.message);
+  t.mock.method(console, 'debug', (_, kind) => {
+    if (kind === 'duplicate') throw new Error('the console is full');
+  });
+  const { connector, until } = connect(t, url, { debug: true, onDuplicate: () => {} });
+  await until(() => connector.lastEventId === '2');
+  assert.deepEqual(reported, ['the console is full']);
+});
+
 test('an error that nobody listens for is not swallowed', async (t) => {
   const reported = [];
   const { reportError: before } = globalThis;
