@@ -93,3 +93,20 @@ fn what_an_earlier_page_processed_is_not_told_as_missing() {
     scenario.bytes(event("k-9", "9") + &event("k-10", "10"));
     assert_eq!(scenario.delivered(), ["8", "10"]);
 }
+
+#[test]
+fn a_handler_that_fails_after_the_stop_gives_its_event_back() {
+    let mut scenario = Scenario::opened(Config { unfinished_max: 8, ..exact() }).asynchronous();
+    scenario.bytes(event("1", "a") + &event("2", "b") + &event("3", "c")).done("a").done("c");
+    let (second, last) = (scenario.token("b"), scenario.last_token);
+    scenario.input(Input::Stop { started: last });
+    scenario.take_notices();
+    // The app's handler was still at work; only now is it known that the event must come again.
+    scenario.input(Input::Stop { started: second - 1 });
+    assert_eq!(scenario.take_notices(), [], "it is stopped already");
+    scenario.delivered();
+    scenario.connect().accept();
+    assert_eq!(scenario.asked_from(), "1");
+    scenario.bytes(event("2", "b") + &event("3", "c") + &event("4", "d"));
+    assert_eq!(scenario.delivered(), ["b", "d"], "the third was finished");
+}

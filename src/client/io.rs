@@ -66,7 +66,8 @@ pub enum Input<'a> {
     Visible,
     /// The page was frozen or asleep: its sockets may be dead without a sign.
     Awake,
-    /// The app stops the stream; records behind this token were never given to it.
+    /// The app stops the stream; records behind this token were never given to it. May be told again with an earlier
+    /// token, where a handler fails after the stop and its event is to come again.
     Stop {
         /// The last record that the app was given.
         started: u64,
