@@ -75,6 +75,7 @@ mod native {
             }
         }
         compare(&all);
+        judge(&all);
         Ok(())
     }
 
@@ -195,6 +196,34 @@ mod native {
                 _ => println!(),
             }
         }
+    }
+
+    /// Idle connections may cost this much.
+    const IDLE_KIB_MAX: f64 = 12.0;
+
+    /// What we want of ourselves, and where it is not so.
+    fn judge(all: &[Figures]) {
+        let of = |name: &str| all.iter().find(|figures| figures.name.contains(name));
+        let Some(ours) = of("holdfast") else { return };
+        println!();
+        let say = |what: &str, wanted: f64, reached: f64| {
+            let verdict = if reached >= wanted { "so it is" } else { "NOT SO" };
+            println!("{what}: {wanted:.1} times wanted, {reached:.2} reached: {verdict}");
+        };
+        if let Some(other) = of("better-sse") {
+            say("deliveries of its CPU / better-sse", 5.0, ours.deliveries_cpu / other.deliveries_cpu);
+            if let Some(bare) = of("bare") {
+                println!(
+                    "  (a program that does nothing but write to each socket reaches {:.2}: the rest is the kernel's)",
+                    bare.deliveries_cpu / other.deliveries_cpu
+                );
+            }
+        }
+        if let Some(other) = of("Nchan") {
+            say("deliveries of its CPU / Nchan", 1.0, ours.deliveries_cpu / other.deliveries_cpu);
+            say("Nchan's p50 / ours", 1.0, other.p50_ms / ours.p50_ms);
+        }
+        say("12 KiB / memory of an idle connection", 1.0, IDLE_KIB_MAX / ours.idle_kib);
     }
 }
 
