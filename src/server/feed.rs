@@ -288,7 +288,9 @@ impl Feed {
         };
         // What the log has is less than what we read: it lost its end, and what came behind it.
         let beyond = self.place.sequence > bounds.end_of(self.place.generation);
-        if missing == 0 && !beyond {
+        // The channel was removed below us.
+        let forgotten = self.place < bounds.begin;
+        if missing == 0 && !beyond && !forgotten {
             // Nothing is left where we stand, though the head has moved on: an epoch that began without an event.
             if first.is_none() {
                 self.place = bounds.head;
@@ -305,8 +307,10 @@ impl Feed {
         if let Some(first) = first {
             refused.place = bounds.before(first.place);
         }
-        refused.missing = (missing > 0).then_some(missing);
-        if beyond {
+        refused.missing = (missing > 0 && !forgotten).then_some(missing);
+        if forgotten {
+            refused.code = resume::FORGOTTEN;
+        } else if beyond {
             refused.code = resume::NOT_FOUND;
         }
         let requested = self.position(&voice.hub);

@@ -113,6 +113,9 @@ fn refusal(error: PublishError) -> Refusal {
         PublishError::Log(LogError::KeyReused) => {
             Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message)
         }
+        PublishError::Log(LogError::Unsupported) => {
+            Refusal::new(StatusCode::NOT_IMPLEMENTED, "unsupported", message)
+        }
         PublishError::Log(LogError::Closed) => Refusal::unavailable("server_shutdown", message, 1000),
         PublishError::Log(LogError::Storage(reason)) => {
             tracing::error!(event = "log.failed", reason);

@@ -100,6 +100,9 @@ impl Voice {
         let (reason, message) = match code {
             resume::EXPIRED => ("events_expired", "events after the requested id are no longer stored"),
             resume::NO_BUFFER => ("no_buffer", "this server stores no events"),
+            resume::FORGOTTEN => {
+                ("stream_not_found", "the channel was removed since, and has begun anew with other events")
+            }
             resume::NOT_FOUND => ("event_not_found", "the requested id is not of this log, or ahead of it"),
             _ => ("invalid_event_id", "the requested id is not an id of this server"),
         };
