@@ -53,6 +53,13 @@ pub(crate) struct Refused {
     pub(crate) missing: Option<u64>,
 }
 
+impl Refused {
+    /// The code that is told: a log that stores nothing says that instead of what it lacks.
+    pub(crate) fn code(&self, log: &dyn EventLog) -> &'static str {
+        if self.code == INVALID || log.replays() { self.code } else { NO_BUFFER }
+    }
+}
+
 /// The events after the cursor are no longer stored.
 pub(crate) const EXPIRED: &str = "buffer_expired";
 /// The cursor is of an epoch that the log does not know, or beyond the end of one that it knows.

@@ -93,10 +93,7 @@ impl Voice {
     /// What a client cannot have of a channel, whose `label` gives ids their form here.
     pub(crate) fn cannot_resume(&mut self, feed: &Feed, requested: Option<&str>, refused: &Refused) {
         let id = |place| Value::from(feed.id(&self.hub, place));
-        let code = match refused.code {
-            code if code == resume::INVALID || self.hub.log.replays() => code,
-            _ => resume::NO_BUFFER,
-        };
+        let code = refused.code(self.hub.log.as_ref());
         let (reason, message) = match code {
             resume::EXPIRED => ("events_expired", "events after the requested id are no longer stored"),
             resume::NO_BUFFER => ("no_buffer", "this server stores no events"),
