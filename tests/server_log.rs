@@ -346,59 +346,6 @@ async fn channels_that_nobody_uses_cost_nothing_that_stays() {
     .await;
 }
 
-#[tokio::test]
-async fn a_log_on_disk_goes_on_where_it_was_closed() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let options = RedbOptions {
-        retention: Retention { events_max: 5, keys_max: 2, ..Retention::default() },
-        ..RedbOptions::default()
-    };
-    let mut epoch = None;
-    for round in 0..4_u64 {
-        let log = RedbLog::open(dir.path(), options).expect("a log");
-        assert_eq!(*epoch.get_or_insert_with(|| log.epoch(0)), log.epoch(0));
-        assert!(
-            matches!(RedbLog::open(dir.path(), options), Err(LogError::Storage(_))),
-            "it is open already"
-        );
-        let channel = log.channel("a").expect("a channel");
-        assert_eq!(log.bounds(&channel).await.expect("bounds").head, place(0, round * 3));
-        for n in 1..=3_u64 {
-            let appended = append(&log, "a", keyed("x", &format!("{round}-{n}"))).await;
-            assert_eq!(appended.place, place(0, round * 3 + n));
-        }
-        if round > 0 {
-            let oldest = (round * 3 + 3) - 4;
-            assert_eq!(log.bounds(&channel).await.expect("bounds").oldest, Some(place(0, oldest)));
-        }
-        log.close().await;
-        drop(log);
-        // Keys outlive the process too.
-        let log = RedbLog::open(dir.path(), options).expect("a log");
-        assert!(append(&log, "a", keyed("x", &format!("{round}-3"))).await.duplicate);
-    }
-}
-
-#[tokio::test]
-async fn a_log_on_disk_remembers_where_each_epoch_ended() {
-    let dir = tempfile::tempdir().expect("a folder");
-    for generation in 0..3_u32 {
-        let log = RedbLog::open(dir.path(), RedbOptions::default()).expect("a log");
-        let channel = log.channel("a").expect("a channel");
-        let bounds = log.bounds(&channel).await.expect("bounds");
-        assert_eq!(bounds.ends, (0..generation.saturating_sub(1)).map(|g| (g, 2)).collect::<Vec<_>>());
-        for n in 1..=2 {
-            assert_eq!(append(&log, "a", event("x")).await.place, place(generation, n));
-        }
-        assert_eq!(
-            read(&log, &channel, START, PageLimit::default()).await.len(),
-            (generation as usize + 1) * 2
-        );
-        log.begin_epoch().await.expect("a new epoch");
-        log.close().await;
-    }
-}
-
 // Many publishers share a sync: far fewer than one each, or this would take minutes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_publishers_are_stored_each_once() {
@@ -413,33 +360,6 @@ async fn a_thousand_publishers_are_stored_each_once() {
         assert_eq!(places, (1..=1000).collect::<Vec<_>>());
     })
     .await;
-}
-
-// Many wait, few syncs are made.
-#[tokio::test(flavor = "multi_thread")]
-async fn publishers_that_wait_share_a_sync() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let log = RedbLog::open(dir.path(), RedbOptions::default()).expect("a log");
-    for appended in futures_util::future::join_all((0..1000).map(|_| log.append("a", event("x")))).await {
-        appended.expect("stored");
-    }
-    assert!((1..100).contains(&log.commits()), "{} syncs for 1,000 events", log.commits());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_shares_a_sync_or_waits_for_one_is_bounded_by_bytes() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let options =
-        RedbOptions { commit_bytes_max: 1 << 20, queue_bytes_max: 2 << 20, ..RedbOptions::default() };
-    let log = RedbLog::open(dir.path(), options).expect("a log");
-    let text = "x".repeat(256 << 10);
-    for appended in futures_util::future::join_all((0..64).map(|_| log.append("a", event(&text)))).await {
-        appended.expect("stored");
-    }
-    // 16 MiB, of which the last event of each transaction may be beyond.
-    assert!(log.commits() >= 12, "{} transactions", log.commits());
-    // Larger than all room for those that wait: it goes alone.
-    append(&log, "a", event(&"x".repeat(4 << 20))).await;
 }
 
 #[tokio::test]

@@ -73,6 +73,9 @@ pub(crate) async fn publish(
         let message = "several events take \"idempotency_key\" each, and no Idempotency-Key header";
         return Err(Refusal::bad_request("invalid_idempotency_key", message));
     }
+    if bodies.is_empty() {
+        return Err(invalid_body(&"there is no event in it"));
+    }
     let messages = bodies.into_iter().map(traced).collect::<Result<_, Refusal>>()?;
     let all = publisher.publish_all(&channel, messages).await.map_err(refusal)?;
     Ok(Json(json!({ "events": all.into_iter().map(published).collect::<Vec<_>>() })))

@@ -187,7 +187,13 @@ impl RedbLog {
         let in_dir = |error: &dyn std::fmt::Display| LogError::Storage(format!("{}: {error}", dir.display()));
         std::fs::create_dir_all(dir).map_err(|error| in_dir(&error))?;
         let path = dir.join("events.redb");
-        let database = redb_load::builder(options).create(&path).map_err(|error| in_dir(&error))?;
+        let database = {
+            // One process at a time may see a file that another is still making.
+            let making = std::fs::File::create(dir.join("events.lock")).map_err(|error| in_dir(&error))?;
+            making.lock().map_err(|error| in_dir(&error))?;
+            redb_load::discard_unfinished(&path).map_err(|error| in_dir(&error))?;
+            redb_load::builder(options).create(&path).map_err(|error| in_dir(&error))?
+        };
         // The file's name must survive a power cut as well as its content does.
         std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| in_dir(&error))?;
         let loaded = redb_load::load(&database)?;

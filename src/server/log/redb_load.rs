@@ -1,5 +1,8 @@
 //! What a redb log reads when it opens its file.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Builder, Database, ReadableTable};
@@ -8,6 +11,9 @@ use super::redb::{BEGINS, CHANNELS, ENDS, EPOCHS, EVENTS, KEY_ORDER, KEYS, RETIR
 use super::redb_writer::Meta;
 use super::{Bounds, LogError, Place};
 use crate::server::clock;
+
+/// How long redb's magic number is.
+const MAGIC_BYTES: u64 = 9;
 
 /// All that is kept in memory of what the file holds.
 pub(super) struct Loaded {
@@ -27,6 +33,17 @@ pub(super) fn builder(options: RedbOptions) -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(options.cache_bytes_max);
     builder
+}
+
+/// Deletes a file whose maker was killed before it was done: redb writes its magic number last, and opens nothing without.
+pub(super) fn discard_unfinished(path: &Path) -> io::Result<()> {
+    let mut begin = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(MAGIC_BYTES).read_to_end(&mut begin)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !begin.is_empty() && begin.iter().all(|&byte| byte == 0) { std::fs::remove_file(path) } else { Ok(()) }
 }
 
 /// Reads the file, and makes of an empty one a log of a new epoch.
