@@ -96,19 +96,24 @@ async fn publishers_that_wait_share_a_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_shares_a_sync_or_waits_for_one_is_bounded_by_bytes() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let options =
-        RedbOptions { commit_bytes_max: 1 << 20, queue_bytes_max: 2 << 20, ..RedbOptions::default() };
-    let log = RedbLog::open(dir.path(), options).expect("a log");
+async fn what_shares_a_sync_and_what_waits_for_one_is_bounded_by_bytes() {
     let text = "x".repeat(256 << 10);
-    for appended in join_all((0..64).map(|_| log.append("a", event(&text)))).await {
-        appended.expect("stored");
+    let default = RedbOptions::default();
+    for (options, least) in [
+        // 16 MiB, at most one MiB in a transaction.
+        (RedbOptions { commit_bytes_max: 1 << 20, queue_bytes_max: 1 << 30, ..default }, 16),
+        // At most two wait at the same time, and no more can share a transaction.
+        (RedbOptions { commit_bytes_max: 1 << 30, queue_bytes_max: 2 << 20, ..default }, 8),
+    ] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = RedbLog::open(dir.path(), options).expect("a log");
+        for appended in join_all((0..64).map(|_| log.append("a", event(&text)))).await {
+            appended.expect("stored");
+        }
+        assert!(log.commits() >= least, "{} transactions", log.commits());
+        // Larger than all room: it goes alone.
+        append(&log, "a", event(&"x".repeat(4 << 20))).await;
     }
-    // 16 MiB, of which the last event of each transaction may be beyond.
-    assert!(log.commits() >= 12, "{} transactions", log.commits());
-    // Larger than all room for those that wait: it goes alone.
-    append(&log, "a", event(&"x".repeat(4 << 20))).await;
 }
 
 #[tokio::test]
