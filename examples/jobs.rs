@@ -8,10 +8,12 @@
 //! ```
 //!
 //! Each job has a channel of its own. Whoever opens its stream, and whenever, sees all of it: a client without a cursor
-//! begins at the start, one that was cut goes on where it was.
+//! begins at the start, one that was cut goes on where it was. A job that has ended is kept until others need its room; then
+//! its channel is removed, too.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri, header};
@@ -22,16 +24,30 @@ use holdfast_sse::server::{Hub, MemoryLog, Message, PublishError, Retention, Str
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-/// Jobs that are kept at the same time; beyond it nobody can begin one.
+/// Jobs that are kept at the same time. Beyond it the one that ended first is forgotten; where none has, nobody can begin
+/// one.
 const JOBS_MAX: usize = 1_000;
+/// How long a job waits to be told.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// The jobs that wait for their event, by id. A job that has it, or has ended, holds `None`.
-type Waiting = Arc<Mutex<HashMap<String, Option<oneshot::Sender<Value>>>>>;
+#[derive(Default)]
+struct Jobs {
+    /// What each job waits for its event by; `None` for one that has it, or has ended.
+    waiting: HashMap<String, Option<oneshot::Sender<Value>>>,
+    /// Those that have ended, in that order.
+    ended: VecDeque<String>,
+}
 
 #[derive(Clone)]
 struct App {
     hub: Hub,
-    waiting: Waiting,
+    jobs: Arc<Mutex<Jobs>>,
+}
+
+impl App {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[tokio::main]
@@ -51,34 +67,43 @@ pub(crate) fn routes(hub: Hub) -> Router {
         .route("/jobs", post(begin))
         .route("/jobs/{id}/sse", get(follow))
         .route("/jobs/{id}/event", post(tell))
-        .with_state(App { hub, waiting: Waiting::default() })
+        .with_state(App { hub, jobs: Arc::default() })
 }
 
 /// `POST /jobs`: begins a job and says where to follow it.
 async fn begin(State(app): State<App>) -> Response {
     let id = uuid::Uuid::new_v4().to_string();
     let (tell, told) = oneshot::channel();
-    {
-        let mut waiting = app.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= JOBS_MAX {
+    let forgotten = {
+        let mut jobs = app.jobs();
+        let forgotten = if jobs.waiting.len() < JOBS_MAX { None } else { jobs.ended.pop_front() };
+        if let Some(ended) = &forgotten {
+            jobs.waiting.remove(ended);
+        } else if jobs.waiting.len() >= JOBS_MAX {
             return problem(StatusCode::SERVICE_UNAVAILABLE, "too_many_jobs");
         }
-        waiting.insert(id.clone(), Some(tell));
+        jobs.waiting.insert(id.clone(), Some(tell));
+        forgotten
+    };
+    if let Some(ended) = forgotten
+        && let Err(error) = app.hub.remove(&ended).await
+    {
+        eprintln!("the events of the job {ended} stay: {error}");
     }
     // The job's first event is stored before anybody knows its address.
     if let Err(error) = step(&app.hub, &id, "job.started", json!({})).await {
-        app.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        app.jobs().waiting.remove(&id);
         eprintln!("the job {id} did not begin: {error}");
         return problem(StatusCode::SERVICE_UNAVAILABLE, "log_unavailable");
     }
-    tokio::spawn(run(app.hub.clone(), id.clone(), told));
+    tokio::spawn(run(app, id.clone(), told));
     let location = format!("/jobs/{id}/sse");
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(json!({ "id": id }))).into_response()
 }
 
 /// `GET /jobs/{id}/sse`: the job's stream.
 async fn follow(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
-    if !app.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id) {
+    if !app.jobs().waiting.contains_key(&id) {
         return problem(StatusCode::NOT_FOUND, "no_such_job");
     }
     let mut parts = request.into_parts().0;
@@ -91,7 +116,7 @@ async fn follow(State(app): State<App>, Path(id): Path<String>, request: Request
 
 /// `POST /jobs/{id}/event`: what a waiting job waits for.
 async fn tell(State(app): State<App>, Path(id): Path<String>, Json(event): Json<Value>) -> Response {
-    let waiting = app.waiting.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&id).map(Option::take);
+    let waiting = app.jobs().waiting.get_mut(&id).map(Option::take);
     match waiting {
         None => problem(StatusCode::NOT_FOUND, "no_such_job"),
         Some(None) => problem(StatusCode::CONFLICT, "not_waiting"),
@@ -107,20 +132,24 @@ fn problem(status: StatusCode, code: &str) -> Response {
 }
 
 /// The job itself: one step, a wait, another step.
-async fn run(hub: Hub, id: String, told: oneshot::Receiver<Value>) {
+async fn run(app: App, id: String, told: oneshot::Receiver<Value>) {
+    let hub = &app.hub;
     let outcome = async {
-        step(&hub, &id, "step.started", json!({ "step": "prepare" })).await?;
-        step(&hub, &id, "step.completed", json!({ "step": "prepare" })).await?;
-        step(&hub, &id, "step.started", json!({ "step": "wait for approval" })).await?;
-        let Ok(event) = told.await else { return Ok(()) };
+        step(hub, &id, "step.started", json!({ "step": "prepare" })).await?;
+        step(hub, &id, "step.completed", json!({ "step": "prepare" })).await?;
+        step(hub, &id, "step.started", json!({ "step": "wait for approval" })).await?;
+        let Ok(Ok(event)) = tokio::time::timeout(WAIT_MAX, told).await else {
+            return step(hub, &id, "job.failed", json!({ "reason": "nobody approved it in time" })).await;
+        };
         let approved = event["approved"] == true;
         let name = if approved { "step.completed" } else { "step.failed" };
-        step(&hub, &id, name, json!({ "step": "wait for approval", "event": event })).await?;
-        step(&hub, &id, if approved { "job.completed" } else { "job.failed" }, json!({})).await
+        step(hub, &id, name, json!({ "step": "wait for approval", "event": event })).await?;
+        step(hub, &id, if approved { "job.completed" } else { "job.failed" }, json!({})).await
     };
     if let Err(error) = outcome.await {
         eprintln!("the job {id} could not report: {error}");
     }
+    app.jobs().ended.push_back(id);
 }
 
 async fn step(hub: &Hub, id: &str, name: &str, payload: Value) -> Result<(), PublishError> {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
-use holdfast_sse::server::{Hub, MemoryLog, Retention, StreamOptions};
+use holdfast_sse::server::{EventLog, Hub, MemoryLog, Retention, StreamOptions};
 use serde_json::{Value, json};
-use server_support::{Reader, get, resume, send};
+use server_support::{Reader, get, json, resume, send};
 
 async fn start() -> String {
     let hub = Hub::new(Arc::new(MemoryLog::new(Retention::default())), StreamOptions::default());
@@ -85,5 +85,37 @@ async fn jobs_that_are_not_there_are_404() {
     let address = start().await;
     for request in [get("/jobs/none/sse"), post("/jobs/none/event", &json!({}))] {
         assert_eq!(ask(&address, request).await.status(), StatusCode::NOT_FOUND);
+    }
+}
+
+// A job that has ended is in nobody's way, and its channel does not stay.
+#[tokio::test]
+async fn ended_jobs_make_room_for_others() {
+    let log = Arc::new(MemoryLog::new(Retention::default()));
+    let router = jobs::routes(Hub::new(Arc::clone(&log) as Arc<dyn EventLog>, StreamOptions::default()));
+    let begin = async || {
+        let (status, answer) = json(&router, post("/jobs", &json!({}))).await;
+        (status, answer["id"].as_str().unwrap_or_default().to_owned())
+    };
+    let mut ids = Vec::new();
+    for _ in 0..1_000 {
+        let (status, id) = begin().await;
+        assert_eq!(status, StatusCode::ACCEPTED);
+        ids.push(id);
+    }
+    // All of them wait: no more can begin.
+    assert_eq!(begin().await.0, StatusCode::SERVICE_UNAVAILABLE);
+    for (n, first) in ids.iter().enumerate().take(200) {
+        let told =
+            json(&router, post(&format!("/jobs/{first}/event"), &json!({ "approved": n % 2 == 0 }))).await;
+        assert_eq!(told.0, StatusCode::NO_CONTENT);
+        // Its last event is seen a moment before it has ended.
+        while begin().await.0 != StatusCode::ACCEPTED {
+            tokio::task::yield_now().await;
+        }
+        let (status, _) = json(&router, get(&format!("/jobs/{first}/sse"))).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        let channel = log.channel(first).expect("a channel");
+        assert!(!log.bounds(&channel).await.expect("bounds").is_used(), "its events stay");
     }
 }

@@ -1,7 +1,6 @@
 //! One conformance suite over every event log.
 #![cfg(all(feature = "server", not(target_family = "wasm")))]
 
-#[cfg(feature = "redis")]
 mod server_support;
 
 use std::sync::Arc;
@@ -11,7 +10,9 @@ use futures_util::FutureExt;
 use holdfast_sse::server::log::{
     Appended, Bounds, Channel, Data, EventLog, Frame, Key, NewEvent, PageLimit, Place,
 };
-use holdfast_sse::server::{LogError, MemoryLog, RedbLog, RedbOptions, Retention};
+use holdfast_sse::server::{
+    Hub, LogError, MemoryLog, Message, NullLog, RedbLog, RedbOptions, Retention, StreamOptions,
+};
 
 /// A log to test, and how to make another of the same kind.
 struct Subject {
@@ -24,10 +25,13 @@ struct Subject {
 async fn subjects(retention: Retention) -> Vec<Subject> {
     let dir = tempfile::tempdir().expect("a folder");
     let redb = RedbLog::open(dir.path(), RedbOptions { retention, ..RedbOptions::default() }).expect("a log");
+    let own = server_support::own_log::OwnLog::new(retention);
     #[cfg_attr(not(feature = "redis"), allow(unused_mut))]
     let mut subjects = vec![
         Subject { name: "memory", log: Arc::new(MemoryLog::new(retention)), _home: Box::new(()) },
         Subject { name: "redb", log: Arc::new(redb), _home: Box::new(dir) },
+        // T9, E17
+        Subject { name: "one of the app's own", log: Arc::new(own), _home: Box::new(()) },
     ];
     #[cfg(feature = "redis")]
     {
@@ -39,9 +43,20 @@ async fn subjects(retention: Retention) -> Vec<Subject> {
     subjects
 }
 
-/// Runs one check over all logs.
+/// Runs one check over all logs that store.
 async fn check(retention: Retention, check: impl AsyncFn(&dyn EventLog)) {
-    for subject in subjects(retention).await {
+    check_all(subjects(retention).await, check).await;
+}
+
+/// The same, and over the one that does not.
+async fn check_with_null(check: impl AsyncFn(&dyn EventLog)) {
+    let mut all = subjects(Retention::default()).await;
+    all.push(Subject { name: "null", log: Arc::new(NullLog::default()), _home: Box::new(()) });
+    check_all(all, check).await;
+}
+
+async fn check_all(subjects: Vec<Subject>, check: impl AsyncFn(&dyn EventLog)) {
+    for subject in subjects {
         println!("log: {}", subject.name);
         check(subject.log.as_ref()).await;
     }
@@ -95,7 +110,7 @@ async fn events_keep_their_order_and_their_place() {
     check(Retention::default(), async |log| {
         let channel = log.channel("a").expect("a channel");
         let g = first_generation(log).await;
-        assert_eq!(log.bounds(&channel).await, Ok(Bounds { oldest: None, head: place(g, 0), ends: vec![] }));
+        assert_eq!(log.bounds(&channel).await, Ok(Bounds::new(g, Place::default())));
         for n in 1..=25_u64 {
             let appended = append(log, "a", event(&n.to_string())).await;
             assert_eq!(appended, Appended { place: place(g, n), duplicate: false });
@@ -121,7 +136,8 @@ async fn events_keep_their_order_and_their_place() {
         let page =
             log.page(&channel, START, PageLimit { events_max: 10, bytes_max: 1 }).await.expect("a page");
         assert_eq!(page.len(), 1);
-        let bounds = Bounds { oldest: Some(place(g, 1)), head: place(g, 25), ends: vec![] };
+        let bounds =
+            Bounds { oldest: Some(place(g, 1)), head: place(g, 25), ..Bounds::new(g, Place::default()) };
         assert_eq!(log.bounds(&channel).await, Ok(bounds));
     })
     .await;
@@ -129,12 +145,14 @@ async fn events_keep_their_order_and_their_place() {
 
 #[tokio::test]
 async fn numbers_are_written_where_the_event_wants_them() {
-    check(Retention::default(), async |log| {
+    check_with_null(async |log| {
         let numbered = Data::Numbered { before: "{\"n\":".to_owned(), after: "}".to_owned() };
+        let channel = log.channel("a").expect("a channel");
+        let _reader = channel.head();
+        log.bounds(&channel).await.expect("bounds");
         for n in 1..=2 {
             let stored = NewEvent { name: "e".to_owned(), data: numbered.clone(), key: None };
             let Place { generation, sequence } = append(log, "a", stored).await.place;
-            let channel = log.channel("a").expect("a channel");
             let page = log
                 .page(&channel, place(generation, sequence - 1), PageLimit::default())
                 .await
@@ -239,7 +257,11 @@ async fn a_new_epoch_continues_where_the_old_one_ended() {
         assert_eq!((log.generation(&old), log.generation(&new)), (Some(g), Some(h)));
         assert_eq!(append(log, "a", event("5")).await.place, place(h, 2));
         let bounds = log.bounds(&channel).await.expect("bounds");
-        assert_eq!(bounds, Bounds { oldest: Some(place(g, 2)), head: place(h, 2), ends: vec![(g, 3)] });
+        let begin = Place::default();
+        assert_eq!(
+            bounds,
+            Bounds { oldest: Some(place(g, 2)), begin, head: place(h, 2), ends: vec![(g, 3)] }
+        );
         let frames =
             read(log, &channel, place(g, 2), PageLimit { events_max: 2, bytes_max: usize::MAX }).await;
         let places: Vec<_> = frames.iter().map(|frame| frame.place).collect();
@@ -251,7 +273,7 @@ async fn a_new_epoch_continues_where_the_old_one_ended() {
 
 #[tokio::test]
 async fn the_head_wakes_and_the_tail_never_has_a_hole() {
-    check(Retention::default(), async |log| {
+    check_with_null(async |log| {
         let channel = log.channel("a").expect("a channel");
         let mut head = channel.head();
         // A reader asks for the bounds after it began to watch.
@@ -284,7 +306,7 @@ async fn the_head_wakes_and_the_tail_never_has_a_hole() {
 #[tokio::test]
 async fn what_is_wrong_is_refused_and_nothing_is_stored() {
     let retention = Retention { channels_max: 2, ..Retention::default() };
-    check(retention, async |log| {
+    check_with_null(async |log| {
         for name in ["", "a\nb", "a\0", &"x".repeat(129)] {
             assert_eq!(log.append(name, event("1")).await, Err(LogError::InvalidChannel));
             assert_eq!(log.channel(name).err(), Some(LogError::InvalidChannel));
@@ -293,22 +315,25 @@ async fn what_is_wrong_is_refused_and_nothing_is_stored() {
             let event = NewEvent { name: name.to_owned(), ..event("1") };
             assert_eq!(log.append("a", event).await, Err(LogError::InvalidName));
         }
-        let both = [log.append("a", event("1")), log.append("b", event("1")), log.append("c", event("1"))];
-        let results = futures_util::future::join_all(both).await;
-        assert_eq!(results[2], Err(LogError::TooManyChannels(2)));
-        assert_eq!(results[0].as_ref().map(|appended| appended.place.sequence), Ok(1));
-        assert_eq!(append(log, "a", event("2")).await.place.sequence, 2);
         log.close().await;
         log.close().await;
         assert_eq!(log.append("a", event("3")).await, Err(LogError::Closed));
     })
     .await;
+    check(retention, async |log| {
+        let both = [log.append("a", event("1")), log.append("b", event("1")), log.append("c", event("1"))];
+        let results = futures_util::future::join_all(both).await;
+        assert_eq!(results[2], Err(LogError::TooManyChannels(2)));
+        assert_eq!(results[0].as_ref().map(|appended| appended.place.sequence), Ok(1));
+        assert_eq!(append(log, "a", event("2")).await.place.sequence, 2);
+    })
+    .await;
 }
 
-// S5, S8: asking for a million names leaves nothing behind.
+// S5. Asking for names leaves nothing behind.
 #[tokio::test]
 async fn channels_that_nobody_uses_cost_nothing_that_stays() {
-    check(Retention::default(), async |log| {
+    check_with_null(async |log| {
         let held = log.channel("held").expect("a channel");
         let weak: Vec<_> = (0..100_000)
             .map(|n| Arc::downgrade(&log.channel(&format!("c{n}")).expect("a channel")))
@@ -321,63 +346,10 @@ async fn channels_that_nobody_uses_cost_nothing_that_stays() {
     .await;
 }
 
-#[tokio::test]
-async fn a_log_on_disk_goes_on_where_it_was_closed() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let options = RedbOptions {
-        retention: Retention { events_max: 5, keys_max: 2, ..Retention::default() },
-        ..RedbOptions::default()
-    };
-    let mut epoch = None;
-    for round in 0..4_u64 {
-        let log = RedbLog::open(dir.path(), options).expect("a log");
-        assert_eq!(*epoch.get_or_insert_with(|| log.epoch(0)), log.epoch(0));
-        assert!(
-            matches!(RedbLog::open(dir.path(), options), Err(LogError::Storage(_))),
-            "it is open already"
-        );
-        let channel = log.channel("a").expect("a channel");
-        assert_eq!(log.bounds(&channel).await.expect("bounds").head, place(0, round * 3));
-        for n in 1..=3_u64 {
-            let appended = append(&log, "a", keyed("x", &format!("{round}-{n}"))).await;
-            assert_eq!(appended.place, place(0, round * 3 + n));
-        }
-        if round > 0 {
-            let oldest = (round * 3 + 3) - 4;
-            assert_eq!(log.bounds(&channel).await.expect("bounds").oldest, Some(place(0, oldest)));
-        }
-        log.close().await;
-        drop(log);
-        // Keys outlive the process too.
-        let log = RedbLog::open(dir.path(), options).expect("a log");
-        assert!(append(&log, "a", keyed("x", &format!("{round}-3"))).await.duplicate);
-    }
-}
-
-#[tokio::test]
-async fn a_log_on_disk_remembers_where_each_epoch_ended() {
-    let dir = tempfile::tempdir().expect("a folder");
-    for generation in 0..3_u32 {
-        let log = RedbLog::open(dir.path(), RedbOptions::default()).expect("a log");
-        let channel = log.channel("a").expect("a channel");
-        let bounds = log.bounds(&channel).await.expect("bounds");
-        assert_eq!(bounds.ends, (0..generation.saturating_sub(1)).map(|g| (g, 2)).collect::<Vec<_>>());
-        for n in 1..=2 {
-            assert_eq!(append(&log, "a", event("x")).await.place, place(generation, n));
-        }
-        assert_eq!(
-            read(&log, &channel, START, PageLimit::default()).await.len(),
-            (generation as usize + 1) * 2
-        );
-        log.begin_epoch().await.expect("a new epoch");
-        log.close().await;
-    }
-}
-
 // Many publishers share a sync: far fewer than one each, or this would take minutes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_publishers_are_stored_each_once() {
-    check(Retention::default(), async |log| {
+    check_with_null(async |log| {
         let appends = (0..1000).map(|n| log.append("a", keyed("x", &n.to_string())));
         let mut places: Vec<_> = futures_util::future::join_all(appends)
             .await
@@ -388,4 +360,60 @@ async fn a_thousand_publishers_are_stored_each_once() {
         assert_eq!(places, (1..=1000).collect::<Vec<_>>());
     })
     .await;
+}
+
+#[tokio::test]
+async fn several_events_are_stored_together_or_not_at_all() {
+    check(Retention { keys_max: 10, ..Retention::default() }, async |log| {
+        let all = log.append_all("a", vec![event("1"), keyed("2", "k"), event("3")]).await.expect("stored");
+        assert_eq!(all.iter().map(|appended| appended.place.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+        let again = log.append_all("a", vec![keyed("2", "k"), event("4")]).await.expect("stored");
+        assert_eq!(again.iter().map(|appended| appended.duplicate).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(again[0].place, all[1].place);
+        assert_eq!(log.append_all("a", vec![]).await, Ok(vec![]));
+        // One that cannot be is the end of those behind it, in every log.
+        let wrong = vec![keyed("other", "k"), event("5")];
+        assert_eq!(log.append_all("a", wrong).await, Err(LogError::KeyReused));
+        assert_eq!(append(log, "a", event("5")).await.place.sequence, 5);
+    })
+    .await;
+    // And of those before it, where the log has transactions.
+    let dir = tempfile::tempdir().expect("a folder");
+    let redb = RedbLog::open(dir.path(), RedbOptions::default()).expect("a log");
+    for log in [&redb as &dyn EventLog, &MemoryLog::new(Retention::default())] {
+        append(log, "a", keyed("1", "k")).await;
+        let long = NewEvent { name: "x".repeat(129), ..event("3") };
+        for (wrong, error) in [
+            (vec![event("2"), keyed("other", "k")], LogError::KeyReused),
+            (vec![keyed("2", "l"), keyed("3", "l")], LogError::KeyReused),
+            (vec![event("2"), long], LogError::InvalidName),
+        ] {
+            assert_eq!(log.append_all("a", wrong).await, Err(error));
+        }
+        assert_eq!(append(log, "a", keyed("2", "l")).await.place.sequence, 2);
+    }
+    let before = redb.commits();
+    redb.append_all("a", (0..100).map(|_| event("x")).collect()).await.expect("stored");
+    assert_eq!(redb.commits(), before + 1);
+}
+
+// T9, E17
+#[tokio::test]
+async fn a_log_of_the_apps_own_serves_streams() {
+    use server_support::{ask, get, resume};
+    let log = server_support::own_log::OwnLog::new(Retention { events_max: 3, ..Retention::default() });
+    let hub = Hub::new(Arc::new(log), StreamOptions::default());
+    let router = hub.router();
+    let mut live = ask(&router, get("/stream/a")).await;
+    let mut ids = Vec::new();
+    for n in 1..=5 {
+        let message = Message::text("n", n.to_string()).idempotency_key(n.to_string());
+        ids.push(hub.publisher().publish("a", message).await.expect("published").id);
+        assert_eq!(live.event().await.expect("an event").id.as_ref(), ids.last());
+    }
+    let mut late = ask(&router, resume("/stream/a", &ids[2])).await;
+    assert_eq!(late.sequences(2).await, [4, 5]);
+    let mut late = ask(&router, resume("/stream/a", &ids[0])).await;
+    assert_eq!(late.named("control.cannot_resume").await.payload()["missing"], 1);
+    assert_eq!(late.sequences(3).await, [3, 4, 5]);
 }

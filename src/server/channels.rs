@@ -4,6 +4,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 
 use super::hub::Hub;
+use super::log::LogError;
 use super::publisher::{Message, PublishError, Published};
 
 /// Names the channels of one kind of thing: `<prefix>:<id>:<suffix>`, without what is empty.
@@ -71,6 +72,14 @@ impl ChannelHandle {
     /// As [`ChannelHandle::publish`].
     pub async fn send(&self, data: &serde_json::Value) -> Result<Published, PublishError> {
         self.publish(Message::text("message", data.to_string())).await
+    }
+
+    /// Forgets it, as [`Hub::remove`] does.
+    ///
+    /// # Errors
+    /// As [`Hub::remove`].
+    pub async fn remove(&self) -> Result<(), LogError> {
+        self.hub.remove(&self.name).await
     }
 
     /// Answers a request with the channel's stream.

@@ -51,6 +51,21 @@ struct Began {
     head: Place,
 }
 
+/// What a feed came to.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// There is nothing more.
+    AtHead,
+    /// The client is further behind than is allowed.
+    TooSlow,
+    /// There may be more.
+    Moved,
+    /// What comes next is gone; the feed stands behind the gap.
+    Gone { requested: String, refused: Refused },
+    /// The next events, without a gap.
+    Events(Vec<Frame>),
+}
+
 /// How far a reading came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -73,17 +88,29 @@ pub(crate) enum News {
 }
 
 impl Feed {
-    /// The feed of a channel, alone or as one of `several`, from where the client wants it.
+    /// The feed of a channel for a stream that a client opens, alone or as one of `several`.
     pub(crate) async fn open(
         hub: &Arc<Inner>,
         name: &str,
         wanted: &Wanted,
         several: bool,
     ) -> Result<Self, Refusal> {
-        let channel = hub.log.channel(name).map_err(refusal)?;
+        let mut feed = Self::begin_at(hub, name, wanted, several).await.map_err(refusal)?;
+        feed.presence = (hub.options.presence_ms > 0).then(|| hub.registry.presence(name)).flatten();
+        Ok(feed)
+    }
+
+    /// The feed of a channel, from where it is wanted.
+    pub(crate) async fn begin_at(
+        hub: &Arc<Inner>,
+        name: &str,
+        wanted: &Wanted,
+        several: bool,
+    ) -> Result<Self, LogError> {
+        let channel = hub.log.channel(name)?;
         // The head is watched before the bounds are read, so that nothing falls between the two.
         let head = channel.head();
-        let bounds = hub.log.bounds(&channel).await.map_err(refusal)?;
+        let bounds = hub.log.bounds(&channel).await?;
         let mut start = resume::resolve(wanted, name, several, &bounds, hub.log.as_ref());
         // Who newly comes to a channel of state is given its value.
         if !start.resumed
@@ -99,14 +126,13 @@ impl Feed {
             count: bounds.distance(start.place, bounds.head),
             head: bounds.head,
         };
-        let presence = if hub.options.presence_ms > 0 { hub.registry.presence(name) } else { None };
         Ok(Self {
             channel,
             head,
             place: start.place,
             replay: None,
             label: several.then(|| (escape_channel(name) + ":").into()),
-            presence,
+            presence: None,
             crowd: 0,
             beginning: Some(Box::new(began)),
         })
@@ -129,6 +155,12 @@ impl Feed {
     /// The id of the last event.
     pub(crate) fn position(&self, hub: &Inner) -> String {
         self.id(hub, self.place)
+    }
+
+    /// Why it does not begin where it was wanted, and the cursor that wanted it there. Asked for once.
+    pub(crate) fn take_refusal(&mut self) -> Option<(String, Refused)> {
+        let began = self.beginning.take()?;
+        Some((began.requested.unwrap_or_default(), began.refused?))
     }
 
     /// How many stored events it begins with.
@@ -225,32 +257,20 @@ impl Feed {
         trouble: Option<&mut Trouble>,
         others: &str,
     ) -> Result<Progress, LogError> {
-        let head = *self.head.borrow_and_update();
         self.end_replay(voice);
-        if self.place >= head {
-            return Ok(if voice.is_silent() { Progress::AtHead } else { Progress::Moved });
-        }
-        if self.is_too_slow(voice.hub.options.slow, head) {
-            return Ok(Progress::TooSlow);
-        }
-        let limit = voice.hub.options.page;
-        let mut frames = match self.channel.tail(self.place, limit) {
-            Some(frames) => frames,
-            None => voice.hub.log.page(&self.channel, self.place, limit).await?,
+        let mut frames = match self.step(&voice.hub, voice.hub.options.slow).await? {
+            Step::AtHead if voice.is_silent() => return Ok(Progress::AtHead),
+            Step::AtHead | Step::Moved => return Ok(Progress::Moved),
+            Step::TooSlow => return Ok(Progress::TooSlow),
+            Step::Gone { requested, refused } => {
+                voice.cannot_resume(self, Some(&requested), &refused);
+                return Ok(Progress::Moved);
+            }
+            Step::Events(frames) => frames,
         };
-        let follows = frames.first().is_some_and(|first| first.place.follows(self.place));
-        if !follows && self.skip_gap(voice, frames.first()).await? {
-            return Ok(Progress::Moved);
-        }
-        // What lies behind a hole within the page waits until the hole was told of.
-        let hole = frames.windows(2).position(|pair| !pair[1].place.follows(pair[0].place));
-        frames.truncate(hole.map_or(frames.len(), |at| at + 1));
-        if let Some(replay) = &mut self.replay {
-            frames.retain(|frame| frame.place <= replay.until);
-            replay.sent += frames.len() as u64;
+        if self.replay.is_some() {
             voice.hub.metrics.replay_events_sent.inc_by(frames.len() as u64);
         }
-        self.place = frames.last().map_or(self.place, |last| last.place);
         if let Some(label) = &self.label {
             let mut id = Vec::new();
             for frame in &mut frames {
@@ -270,6 +290,37 @@ impl Feed {
         Ok(Progress::Moved)
     }
 
+    /// Goes one page on.
+    pub(crate) async fn step(&mut self, hub: &Inner, slow: SlowConsumer) -> Result<Step, LogError> {
+        let head = *self.head.borrow_and_update();
+        if self.place >= head {
+            return Ok(Step::AtHead);
+        }
+        if self.is_too_slow(slow, head) {
+            return Ok(Step::TooSlow);
+        }
+        let limit = hub.options.page;
+        let mut frames = match self.channel.tail(self.place, limit) {
+            Some(frames) => frames,
+            None => hub.log.page(&self.channel, self.place, limit).await?,
+        };
+        let follows = frames.first().is_some_and(|first| first.place.follows(self.place));
+        if !follows && let Some(refused) = self.gap(hub, frames.first()).await? {
+            let requested = self.position(hub);
+            self.place = refused.place;
+            return Ok(Step::Gone { requested, refused });
+        }
+        // What lies behind a hole within the page waits until the hole was told of.
+        let hole = frames.windows(2).position(|pair| !pair[1].place.follows(pair[0].place));
+        frames.truncate(hole.map_or(frames.len(), |at| at + 1));
+        if let Some(replay) = &mut self.replay {
+            frames.retain(|frame| frame.place <= replay.until);
+            replay.sent += frames.len() as u64;
+        }
+        self.place = frames.last().map_or(self.place, |last| last.place);
+        Ok(if frames.is_empty() { Step::Moved } else { Step::Events(frames) })
+    }
+
     /// The replay that a client asked for is as long as it is: only what was published since counts.
     fn is_too_slow(&self, slow: SlowConsumer, head: Place) -> bool {
         let SlowConsumer::Close { events_max, bytes_max } = slow else { return false };
@@ -280,20 +331,22 @@ impl Feed {
 
     /// The next stored event is not the one after our place: either a new epoch began, or what was to come has
     /// expired while this client was reading. It is told so, and goes on behind the gap.
-    async fn skip_gap(&mut self, voice: &mut Voice, first: Option<&Frame>) -> Result<bool, LogError> {
-        let bounds = voice.hub.log.bounds(&self.channel).await?;
+    async fn gap(&mut self, hub: &Inner, first: Option<&Frame>) -> Result<Option<Refused>, LogError> {
+        let bounds = hub.log.bounds(&self.channel).await?;
         let missing = match first {
             Some(first) => bounds.distance(self.place, bounds.before(first.place)),
             None => bounds.distance(self.place, bounds.head),
         };
         // What the log has is less than what we read: it lost its end, and what came behind it.
         let beyond = self.place.sequence > bounds.end_of(self.place.generation);
-        if missing == 0 && !beyond {
+        // The channel was removed below us.
+        let forgotten = self.place < bounds.begin;
+        if missing == 0 && !beyond && !forgotten {
             // Nothing is left where we stand, though the head has moved on: an epoch that began without an event.
             if first.is_none() {
                 self.place = bounds.head;
             }
-            return Ok(false);
+            return Ok(None);
         }
         let mut refused = resume::gap(self.place, &bounds).unwrap_or(Refused {
             code: resume::EXPIRED,
@@ -305,14 +358,13 @@ impl Feed {
         if let Some(first) = first {
             refused.place = bounds.before(first.place);
         }
-        refused.missing = (missing > 0).then_some(missing);
-        if beyond {
+        refused.missing = (missing > 0 && !forgotten).then_some(missing);
+        if forgotten {
+            refused.code = resume::FORGOTTEN;
+        } else if beyond {
             refused.code = resume::NOT_FOUND;
         }
-        let requested = self.position(&voice.hub);
-        voice.cannot_resume(self, Some(&requested), &refused);
-        self.place = refused.place;
-        Ok(true)
+        Ok(Some(refused))
     }
 
     fn end_replay(&mut self, voice: &mut Voice) {

@@ -16,7 +16,7 @@ use super::fanout::Fanouts;
 use super::faults::Faults;
 use super::handle::{SendError, StreamHandle};
 use super::hooks::Hooks;
-use super::log::{EventLog, Place};
+use super::log::{EventLog, LogError, Place};
 use super::metrics::Metrics;
 use super::options::StreamOptions;
 use super::publisher::{Message, Publisher};
@@ -116,6 +116,15 @@ impl Hub {
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         Publisher { hub: Arc::clone(&self.inner) }
+    }
+
+    /// Forgets a channel that is finished: its events, numbers and idempotency keys, on disk too. Streams of it stay open;
+    /// those that had not read all are told so (`control.cannot_resume`), and so is who comes back with an id of it. (S5)
+    ///
+    /// # Errors
+    /// [`LogError::Unsupported`] where the log has no such thing; else as publishing.
+    pub async fn remove(&self, channel: &str) -> Result<(), LogError> {
+        self.inner.log.remove(channel).await
     }
 
     /// A channel, to publish to and to stream.

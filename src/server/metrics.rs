@@ -68,7 +68,8 @@ impl Metrics {
             register!("replay_events_sent", "Stored events sent before live ones");
         let cannot_resume: ByReason = register!("cannot_resume", "control.cannot_resume sent, by code");
         // A series that is absent until it happens cannot be alerted on.
-        for reason in [super::resume::EXPIRED, super::resume::NOT_FOUND, super::resume::INVALID] {
+        use super::resume::{EXPIRED, FORGOTTEN, INVALID, NOT_FOUND};
+        for reason in [EXPIRED, NOT_FOUND, FORGOTTEN, INVALID] {
             let _ = cannot_resume.get_or_create(&Reason { reason });
         }
         Self {

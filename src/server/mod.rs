@@ -28,6 +28,7 @@ mod open;
 mod options;
 mod publish;
 mod publisher;
+mod pubsub;
 mod reason;
 mod registry;
 mod request;
@@ -36,6 +37,7 @@ mod routes;
 pub mod serve;
 pub mod state;
 mod stream;
+pub mod subscribe;
 mod voice;
 
 pub use auth::{AuthRequest, Authorize, Denied, Identity};
@@ -49,6 +51,7 @@ pub use log::{EventLog, LogError, MemoryLog, NullLog, RedbLog, RedbOptions, Rete
 pub use log::{RedisLog, RedisOptions};
 pub use options::{Beginning, CorsOrigins, EventNames, SlowConsumer, StreamOptions};
 pub use publisher::{Message, PublishError, Published, Publisher};
+pub use pubsub::{PubSub, Received};
 pub use reason::CloseReason;
 pub use registry::StreamInfo;
 pub use state::{SharedState, StateError, StateManager, StateOptions};

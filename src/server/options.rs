@@ -92,6 +92,8 @@ pub struct StreamOptions {
     pub page: PageLimit,
     /// Bytes of one published event, and of the body that brings it. Default 1 MiB.
     pub event_bytes_max: usize,
+    /// Events that are published together, see [`Publisher::publish_all`](super::Publisher::publish_all). Default 1,000.
+    pub batch_events_max: usize,
     /// Origins of other hosts. Default none.
     pub cors: CorsOrigins,
     /// The bearer token that `POST /publish/{channel}` takes; `None` (the default) or empty switches that route off.
@@ -128,6 +130,7 @@ impl Default for StreamOptions {
             names: EventNames::default(),
             page: PageLimit::default(),
             event_bytes_max: 1 << 20,
+            batch_events_max: 1_000,
             cors: CorsOrigins::default(),
             publish_token: None,
             stream_token: None,

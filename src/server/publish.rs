@@ -1,9 +1,10 @@
-//! `POST /publish/{channel}`: publishing for back ends in any language.
+//! `POST /publish/{channel}`: publishing for back ends in any language, one event or several together.
 
 use axum::Json;
 use axum::body::to_bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 use super::answer::Refusal;
 use super::hub::Hub;
 use super::log::LogError;
-use super::publisher::{Message, PublishError};
+use super::publisher::{Message, PublishError, Published};
 use super::request;
 
 /// The body: an envelope's type and payload, or an event that is stored as it is.
@@ -26,9 +27,11 @@ struct Body<'a> {
     correlation_id: Option<String>,
     event: Option<String>,
     data: Option<String>,
+    /// Of an event among several; a single one may also have it in the header.
+    idempotency_key: Option<String>,
 }
 
-const SHAPES: &str = r#"the body takes {"type": name, "payload": any JSON, "correlation_id"?: text} or {"event": name, "data": text}"#;
+const SHAPES: &str = r#"the body takes {"type": name, "payload": any JSON, "correlation_id"?: text} or {"event": name, "data": text}, or several of them: an array, or with Content-Type application/x-ndjson one a line; each takes "idempotency_key", too"#;
 
 /// Room for the JSON around a payload, and for what escapes add to a text.
 const BODY_OVERHEAD_BYTES: usize = 4096;
@@ -47,34 +50,80 @@ pub(crate) async fn publish(
         let message = format!("the body could not be read, or is larger than {body_bytes_max} bytes");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     })?;
-    let body: Body<'_> = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::bad_request("invalid_body", format!("{SHAPES}: {error}")))?;
-    let mut message = message(body)?;
-    if let Some(id) = request::trace_id(&parts.headers, None) {
-        message = message.trace_id(id);
+    let trace_id = request::trace_id(&parts.headers, None);
+    let traced = |body| {
+        let message = message(body)?;
+        Ok(match &trace_id {
+            Some(id) => message.trace_id(id.clone()),
+            None => message,
+        })
+    };
+    let header = parts.headers.get("idempotency-key");
+    let publisher = hub.publisher();
+    let published = |one: Published| json!({ "id": one.id, "duplicate": one.duplicate });
+    let Some(bodies) = batch(&parts.headers, &body)? else {
+        let mut message = traced(serde_json::from_slice(&body).map_err(|error| invalid_body(&error))?)?;
+        if let Some(key) = header {
+            // A key that is no text becomes one that the publisher refuses.
+            message = message.idempotency_key(key.to_str().unwrap_or_default());
+        }
+        return Ok(Json(published(publisher.publish(&channel, message).await.map_err(refusal)?)));
+    };
+    if header.is_some() {
+        let message = "several events take \"idempotency_key\" each, and no Idempotency-Key header";
+        return Err(Refusal::bad_request("invalid_idempotency_key", message));
     }
-    if let Some(key) = parts.headers.get("idempotency-key") {
-        // A key that is no text becomes one that the publisher refuses.
-        message = message.idempotency_key(key.to_str().unwrap_or_default());
+    if bodies.is_empty() {
+        return Err(invalid_body(&"there is no event in it"));
     }
-    let published = hub.publisher().publish(&channel, message).await.map_err(refusal)?;
-    Ok(Json(json!({ "id": published.id, "duplicate": published.duplicate })))
+    let messages = bodies.into_iter().map(traced).collect::<Result<_, Refusal>>()?;
+    let all = publisher.publish_all(&channel, messages).await.map_err(refusal)?;
+    Ok(Json(json!({ "events": all.into_iter().map(published).collect::<Vec<_>>() })))
 }
 
-fn message(body: Body<'_>) -> Result<Message, Refusal> {
-    match body {
-        Body { kind: Some(kind), payload: Some(payload), correlation_id, event: None, data: None } => {
+/// The events of a body that has several: an array, or lines by its content type.
+fn batch<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Option<Vec<Body<'a>>>, Refusal> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/x-ndjson") {
+        let lines = body.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+        let bodies = lines.enumerate().map(|(index, line)| {
+            let invalid = |error| invalid_body(&format!("event {}: {error}", index + 1));
+            serde_json::from_slice(line).map_err(invalid)
+        });
+        return bodies.collect::<Result<_, _>>().map(Some);
+    }
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return serde_json::from_slice(body).map(Some).map_err(|error| invalid_body(&error));
+    }
+    Ok(None)
+}
+
+fn invalid_body(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::bad_request("invalid_body", format!("{SHAPES}: {error}"))
+}
+
+fn message(mut body: Body<'_>) -> Result<Message, Refusal> {
+    let key = body.idempotency_key.take();
+    let message = match body {
+        Body {
+            kind: Some(kind), payload: Some(payload), correlation_id, event: None, data: None, ..
+        } => {
             let message = Message::envelope_raw(kind, payload);
-            Ok(match correlation_id {
+            match correlation_id {
                 Some(id) => message.correlation_id(id),
                 None => message,
-            })
+            }
         }
-        Body { kind: None, payload: None, correlation_id: None, event, data: Some(data) } => {
-            Ok(Message::text(event.unwrap_or_else(|| "message".to_owned()), data))
+        Body { kind: None, payload: None, correlation_id: None, event, data: Some(data), .. } => {
+            Message::text(event.unwrap_or_else(|| "message".to_owned()), data)
         }
-        _ => Err(Refusal::bad_request("invalid_body", SHAPES)),
-    }
+        _ => return Err(Refusal::bad_request("invalid_body", SHAPES)),
+    };
+    Ok(match key {
+        Some(key) => message.idempotency_key(key),
+        None => message,
+    })
 }
 
 fn authorize(token: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -106,12 +155,16 @@ fn refusal(error: PublishError) -> Refusal {
         }
         PublishError::InvalidKey => Refusal::bad_request("invalid_idempotency_key", message),
         PublishError::TooLarge(_) => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", message),
+        PublishError::TooMany(_) => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", message),
         PublishError::Log(LogError::InvalidChannel) => Refusal::bad_request("invalid_channel", message),
         PublishError::Log(LogError::TooManyChannels(_)) => {
             Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_channels", message)
         }
         PublishError::Log(LogError::KeyReused) => {
             Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message)
+        }
+        PublishError::Log(LogError::Unsupported) => {
+            Refusal::new(StatusCode::NOT_IMPLEMENTED, "unsupported", message)
         }
         PublishError::Log(LogError::Closed) => Refusal::unavailable("server_shutdown", message, 1000),
         PublishError::Log(LogError::Storage(reason)) => {

@@ -165,6 +165,8 @@ pub enum PublishError {
     InvalidKey,
     /// The data is larger than the given limit, in bytes.
     TooLarge(usize),
+    /// More messages at once than the given limit, [`StreamOptions::batch_events_max`](super::StreamOptions).
+    TooMany(usize),
     /// The log refused or failed.
     Log(LogError),
 }
@@ -186,6 +188,9 @@ impl fmt::Display for PublishError {
                 write!(f, "an idempotency key takes 1 to {KEY_BYTES_MAX} visible ASCII characters")
             }
             Self::TooLarge(max) => write!(f, "an event takes at most {max} bytes"),
+            Self::TooMany(max) => {
+                write!(f, "a batch takes at most {max} events: publish the others in another one")
+            }
             Self::Log(error) => error.fmt(f),
         }
     }
@@ -217,7 +222,29 @@ impl Publisher {
         Ok(Published { id: self.hub.id(appended.place), duplicate: appended.duplicate })
     }
 
-    /// The same, for those who think in places.
+    /// Stores messages in a channel, in their order and with nothing of others in between: all of them or none where the log
+    /// has transactions (all but `RedisLog`, which stores them one by one until one fails). One sync for all of them.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`], for the first that is wrong; [`PublishError::TooMany`].
+    pub async fn publish_all(
+        &self,
+        channel: &str,
+        messages: Vec<Message>,
+    ) -> Result<Vec<Published>, PublishError> {
+        let options = &self.hub.options;
+        if messages.len() > options.batch_events_max {
+            return Err(PublishError::TooMany(options.batch_events_max));
+        }
+        let events = messages.into_iter().map(|message| message.into_event(options.event_bytes_max));
+        let all = self.hub.log.append_all(channel, events.collect::<Result<_, _>>()?).await?;
+        self.hub.metrics.events_published.inc_by(all.iter().filter(|one| !one.duplicate).count() as u64);
+        let published =
+            |appended: Appended| Published { id: self.hub.id(appended.place), duplicate: appended.duplicate };
+        Ok(all.into_iter().map(published).collect())
+    }
+
+    /// [`Publisher::publish`], for those who think in places.
     pub(super) async fn append(&self, channel: &str, message: Message) -> Result<Appended, PublishError> {
         let event = message.into_event(self.hub.options.event_bytes_max)?;
         let appended = self.hub.log.append(channel, event).await?;

@@ -43,7 +43,7 @@ impl Start {
 /// Why a cursor cannot be resumed. The stream goes on all the same, after `place`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// One of [`EXPIRED`], [`NOT_FOUND`], [`INVALID`].
+    /// One of [`EXPIRED`], [`NOT_FOUND`], [`FORGOTTEN`], [`INVALID`].
     pub(crate) code: &'static str,
     /// The place after which the stream goes on.
     pub(crate) place: Place,
@@ -53,12 +53,22 @@ pub(crate) struct Refused {
     pub(crate) missing: Option<u64>,
 }
 
+impl Refused {
+    /// The code that is told: a log that stores nothing says that instead of what it lacks.
+    pub(crate) fn code(&self, log: &dyn EventLog) -> &'static str {
+        if self.code == INVALID || log.replays() { self.code } else { NO_BUFFER }
+    }
+}
+
 /// The events after the cursor are no longer stored.
 pub(crate) const EXPIRED: &str = "buffer_expired";
 /// The cursor is of an epoch that the log does not know, or beyond the end of one that it knows.
 pub(crate) const NOT_FOUND: &str = "event_not_found";
-/// Nothing is ever stored that a stream could resume from: said instead of [`EXPIRED`] and [`NOT_FOUND`].
+/// Nothing is ever stored that a stream could resume from: said instead of [`EXPIRED`], [`NOT_FOUND`] and
+/// [`FORGOTTEN`].
 pub(crate) const NO_BUFFER: &str = "no_buffer";
+/// The cursor lies before the beginning of the channel: one of this name was forgotten or removed, with all events.
+pub(crate) const FORGOTTEN: &str = "stream_not_found";
 /// The cursor is no id of ours.
 pub(crate) const INVALID: &str = "invalid_event_id";
 
@@ -96,6 +106,9 @@ fn resume(position: &Position, bounds: &Bounds, log: &dyn EventLog) -> Start {
     let Some(generation) = log.generation(&position.epoch) else {
         return Start::after(refuse(NOT_FOUND, bounds, None));
     };
+    if (Place { generation, sequence: position.sequence }) < bounds.begin {
+        return Start::after(refuse(FORGOTTEN, bounds, None));
+    }
     let end = bounds.end_of(generation);
     let place = Place { generation, sequence: position.sequence.min(end) };
     let gap = gap(place, bounds);
@@ -164,7 +177,7 @@ mod tests {
     fn streams_begin_where_the_client_asked_or_say_why_not() {
         let log = MemoryLog::new(Retention::default());
         let epoch = log.epoch(0).expect("the first epoch");
-        let bounds = Bounds { oldest: Some(at(0, 5)), head: at(0, 10), ends: Vec::new() };
+        let bounds = Bounds { oldest: Some(at(0, 5)), begin: at(0, 0), head: at(0, 10), ends: Vec::new() };
         let check = |id: &str, place: Place, refused: Option<(&str, Option<u64>)>| {
             let wanted = Wanted { cursor: Some(id.to_owned()), fresh: Beginning::Now };
             let start = resolve(&wanted, "c", false, &bounds, &log);
@@ -189,7 +202,7 @@ mod tests {
     fn one_of_several_channels_begins_at_its_own_part_of_the_cursor() {
         let log = MemoryLog::new(Retention::default());
         let epoch = log.epoch(0).expect("the first epoch");
-        let bounds = Bounds { oldest: Some(at(0, 5)), head: at(0, 10), ends: Vec::new() };
+        let bounds = Bounds { oldest: Some(at(0, 5)), begin: at(0, 0), head: at(0, 10), ends: Vec::new() };
         for (id, place, refused) in [
             (format!("b:{epoch}-1,c:{epoch}-7"), at(0, 7), None),
             (format!("c:{epoch}-2,b:{epoch}-9"), at(0, 4), Some(EXPIRED)),
@@ -207,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_last_events_may_reach_into_an_earlier_epoch() {
-        let bounds = Bounds { oldest: Some(at(0, 5)), head: at(2, 3), ends: vec![(0, 10)] };
+        let bounds = Bounds { oldest: Some(at(0, 5)), begin: at(0, 0), head: at(2, 3), ends: vec![(0, 10)] };
         for (count, place) in [
             (0, at(2, 3)),
             (2, at(2, 1)),
@@ -223,7 +236,7 @@ mod tests {
 
     #[test]
     fn distances_count_what_each_epoch_held() {
-        let bounds = Bounds { oldest: None, head: at(2, 3), ends: vec![(0, 10)] };
+        let bounds = Bounds { oldest: None, begin: at(0, 0), head: at(2, 3), ends: vec![(0, 10)] };
         for (from, to, expected) in [
             (at(0, 10), at(2, 0), 0),
             (at(0, 8), at(2, 1), 3),

@@ -46,12 +46,16 @@ async fn stream(
     Ok(hub.stream(&channel?.0, &request.into_parts().0).await)
 }
 
-/// 200 while streams are admitted, 503 from the moment the server is stopping, so that a load balancer turns away.
+/// 200 while streams are admitted and events stored; 503 from the moment the server is stopping, and while the log's
+/// storage fails, so that a load balancer turns away.
 async fn health(State(hub): State<Hub>) -> Response {
-    let draining = hub.inner.draining();
-    let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let (status, word) = match (hub.inner.draining(), hub.inner.log.healthy()) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "log_failed"),
+        (false, true) => (StatusCode::OK, "ok"),
+    };
     let body = json!({
-        "status": if draining { "draining" } else { "ok" },
+        "status": word,
         "uptime_seconds": hub.inner.metrics.uptime_seconds(),
         "active_streams": hub.active_streams(),
     });

@@ -93,13 +93,13 @@ impl Voice {
     /// What a client cannot have of a channel, whose `label` gives ids their form here.
     pub(crate) fn cannot_resume(&mut self, feed: &Feed, requested: Option<&str>, refused: &Refused) {
         let id = |place| Value::from(feed.id(&self.hub, place));
-        let code = match refused.code {
-            code if code == resume::INVALID || self.hub.log.replays() => code,
-            _ => resume::NO_BUFFER,
-        };
+        let code = refused.code(self.hub.log.as_ref());
         let (reason, message) = match code {
             resume::EXPIRED => ("events_expired", "events after the requested id are no longer stored"),
             resume::NO_BUFFER => ("no_buffer", "this server stores no events"),
+            resume::FORGOTTEN => {
+                ("stream_not_found", "the channel was removed since, and has begun anew with other events")
+            }
             resume::NOT_FOUND => ("event_not_found", "the requested id is not of this log, or ahead of it"),
             _ => ("invalid_event_id", "the requested id is not an id of this server"),
         };

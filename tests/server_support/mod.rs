@@ -1,6 +1,7 @@
 //! What the server's tests share: a reader of event streams, a request, and the real process.
 #![allow(dead_code, unreachable_pub)] // Each test file is a crate of its own and uses a part of this.
 
+pub mod own_log;
 #[cfg(feature = "redis")]
 pub mod redis;
 
@@ -281,8 +282,13 @@ impl Server {
         read_json(self.try_send(request).await.expect("an answer")).await
     }
 
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
+        let id = self.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().expect("kill").success());
     }
 

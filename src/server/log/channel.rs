@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Bounds, Frame, PageLimit, Place};
+use super::{Bounds, Frame, LogError, PageLimit, Place, check_channel};
 
 /// One channel, as shared by those who append to it and those who read it.
 #[derive(Debug)]
@@ -16,7 +16,10 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn new(name: &str, bounds: Bounds) -> Self {
+    /// A channel of which this process holds no frame yet. `bounds` is what the log has: [`Bounds::new`] for a channel
+    /// without events.
+    #[must_use]
+    pub fn new(name: &str, bounds: Bounds) -> Self {
         let head = bounds.head;
         Self {
             name: name.to_owned(),
@@ -58,8 +61,34 @@ impl Channel {
     }
 
     /// What the log holds, as this process last heard.
-    pub(crate) fn bounds(&self) -> Bounds {
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
         self.ring().bounds.clone()
+    }
+
+    /// Takes over the event that was stored behind the head, and wakes the readers. Of the newest frames as many are held as
+    /// `keep` allows; a log that pages from elsewhere may hold none. One that is not behind the head is known already, and
+    /// left out.
+    pub fn publish(&self, frame: Frame, keep: PageLimit) {
+        self.change(|ring| {
+            if frame.place <= ring.bounds.head {
+                return;
+            }
+            ring.bounds.oldest.get_or_insert(frame.place);
+            ring.push(frame);
+            ring.trim(keep);
+        });
+    }
+
+    /// Takes over what the log holds now, and wakes the readers if its head moved. Where it did, the frames that were held
+    /// are let go: readers ask the log for what came in between.
+    pub fn advance(&self, bounds: Bounds) {
+        self.change(|ring| {
+            if ring.bounds.head != bounds.head {
+                ring.restart(bounds.head);
+            }
+            ring.bounds = bounds;
+        });
     }
 
     /// Lets `change` alter the ring and wakes the readers if that moved the head. Two callers may come here in the other
@@ -113,12 +142,18 @@ impl Ring {
     }
 
     /// Begins anew behind `head`, as after a gap that this process cannot fill.
-    #[cfg(feature = "redis")]
     pub(crate) fn restart(&mut self, head: Place) {
         self.frames.clear();
         self.bytes = 0;
         self.floor = head;
         self.bounds.head = head;
+    }
+
+    /// Lets go of the oldest frames beyond a limit.
+    pub(crate) fn trim(&mut self, keep: PageLimit) {
+        while self.len() > keep.events_max || (self.bytes > keep.bytes_max && self.len() > 0) {
+            self.pop();
+        }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -161,6 +196,8 @@ impl Ring {
 pub(crate) struct Directory {
     channels: HashMap<String, Arc<Channel>>,
     sweep_at: usize,
+    /// How far the channels came that were forgotten. New ones begin behind it.
+    retired: Place,
 }
 
 /// Fewer channels than this are never swept.
@@ -172,21 +209,60 @@ impl Directory {
     }
 
     /// All channels.
-    #[cfg(feature = "redis")]
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Channel>> {
         self.channels.values()
+    }
+
+    /// The channel of a name; one that is not there is without events, in the epoch `generation`.
+    pub(crate) fn open(&mut self, name: &str, generation: u32) -> Result<Arc<Channel>, LogError> {
+        if let Some(channel) = self.channels.get(name) {
+            return Ok(Arc::clone(channel));
+        }
+        check_channel(name)?;
+        Ok(self.insert(name, Bounds::new(generation, self.retired)))
     }
 
     pub(crate) fn insert(&mut self, name: &str, bounds: Bounds) -> Arc<Channel> {
         // Sweeping at twice of what the last sweep left costs each insertion a constant share.
         if self.channels.len() >= self.sweep_at.max(SWEEP_FROM) {
-            self.channels
-                .retain(|_, channel| channel.bounds().head.sequence > 0 || Arc::strong_count(channel) > 1);
+            self.channels.retain(|_, channel| channel.bounds().is_used() || Arc::strong_count(channel) > 1);
             self.sweep_at = self.channels.len() * 2;
         }
         let channel = Arc::new(Channel::new(name, bounds));
         self.channels.insert(name.to_owned(), Arc::clone(&channel));
         channel
+    }
+
+    /// Whether anybody but us holds the channel. Who comes later waits for our lock.
+    pub(crate) fn is_held(&self, name: &str) -> bool {
+        self.channels.get(name).is_some_and(|channel| Arc::strong_count(channel) > 1)
+    }
+
+    pub(crate) fn retired(&self) -> Place {
+        self.retired
+    }
+
+    /// New channels begin behind `place`.
+    pub(crate) fn retire(&mut self, place: Place) {
+        self.retired = self.retired.max(place);
+    }
+
+    /// Forgets a channel. Who holds it has one without events, which begins behind all that were forgotten.
+    pub(crate) fn forget(&mut self, name: &str, generation: u32) {
+        let Some(channel) = self.channels.get(name) else { return };
+        let bounds = channel.bounds();
+        if bounds.is_used() {
+            self.retired = self.retired.max(bounds.head);
+        }
+        if Arc::strong_count(channel) > 1 {
+            let bounds = Bounds::new(generation, self.retired);
+            channel.change(|ring| {
+                ring.restart(bounds.head);
+                ring.bounds = bounds;
+            });
+        } else {
+            self.channels.remove(name);
+        }
     }
 }
 
@@ -197,7 +273,7 @@ mod tests {
     #[test]
     fn the_head_never_moves_back() {
         let place = |sequence| Place { generation: 0, sequence };
-        let channel = Channel::new("a", Bounds { oldest: None, head: place(0), ends: Vec::new() });
+        let channel = Channel::new("a", Bounds::new(0, Place::default()));
         let over = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             // Who merely looks at the ring tells of the head that it saw, perhaps later than the next event.

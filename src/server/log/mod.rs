@@ -10,23 +10,31 @@
 //! - [`RedbLog`]: on disk, the default of `holdfast serve`; an append is acknowledged when it is synced.
 //! - `RedisLog` (feature `redis`): in Redis Streams, for several machines.
 
+mod bounds;
 mod channel;
+mod event;
 mod memory;
 mod null;
 mod redb;
+mod redb_load;
+mod redb_tables;
+mod redb_upkeep;
 mod redb_writer;
 #[cfg(feature = "redis")]
 mod redis;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::wire::{EncodeError, encode};
+use self::event::check_keys;
+use super::clock;
 
+pub use self::bounds::Bounds;
 pub use self::channel::Channel;
+pub use self::event::{Data, Frame, Key, NewEvent};
 pub use self::memory::MemoryLog;
 pub use self::null::NullLog;
 pub use self::redb::{RedbLog, RedbOptions};
@@ -44,7 +52,7 @@ pub const KEY_BYTES_MAX: usize = 128;
 ///
 /// On the wire it is `<epoch>-<sequence>` (see [`crate::wire::Position`]); a log numbers its epochs in their
 /// order, so that comparing places needs no text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// Which of the log's epochs: later ones have greater numbers.
     pub generation: u32,
@@ -60,137 +68,6 @@ impl Place {
     }
 }
 
-/// One stored event, encoded once for all who read it.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    /// Where it stands.
-    pub place: Place,
-    /// When it was stored, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// The whole event as it goes over the wire: the `id` line, then [`Frame::body`].
-    pub bytes: Bytes,
-    id_bytes: usize,
-}
-
-impl Frame {
-    /// Encodes an event under the id of its place.
-    ///
-    /// # Errors
-    /// The name cannot be written (see [`encode::event`]).
-    pub fn encode(
-        place: Place,
-        epoch: &str,
-        at_ms: u64,
-        name: &str,
-        data: &str,
-    ) -> Result<Self, EncodeError> {
-        let mut out = Vec::with_capacity(data.len() + name.len() + 80);
-        let id = format!("{epoch}-{}", place.sequence);
-        encode::event(&mut out, Some(name), Some(&id), data)?;
-        Ok(Self { place, at_ms, bytes: out.into(), id_bytes: "id: \n".len() + id.len() })
-    }
-
-    /// Its id, as the `id` line has it.
-    #[must_use]
-    pub fn id(&self) -> &[u8] {
-        self.bytes.get("id: ".len()..self.id_bytes.saturating_sub(1)).unwrap_or_default()
-    }
-
-    /// The same event under another id: that of a stream of several channels.
-    ///
-    /// The id must hold no line end; one of our own never does.
-    pub(crate) fn under(&self, id: &[u8]) -> Self {
-        let body = &self.bytes[self.id_bytes..];
-        let mut bytes = Vec::with_capacity(id.len() + body.len() + "id: \n".len());
-        bytes.extend_from_slice(b"id: ");
-        bytes.extend_from_slice(id);
-        bytes.push(b'\n');
-        let id_bytes = bytes.len();
-        bytes.extend_from_slice(body);
-        Self { bytes: bytes.into(), id_bytes, ..*self }
-    }
-
-    /// The event without its `id` line, for streams whose ids cover several channels.
-    #[must_use]
-    pub fn body(&self) -> Bytes {
-        self.bytes.slice(self.id_bytes..)
-    }
-}
-
-/// The data of an event that is about to be stored.
-#[derive(Debug, Clone)]
-pub enum Data {
-    /// Stored as it is.
-    Text(String),
-    /// Stored with the event's sequence between both parts: only the log knows that number.
-    Numbered {
-        /// What stands before the number.
-        before: String,
-        /// What stands behind it.
-        after: String,
-    },
-}
-
-impl Data {
-    #[cfg(feature = "redis")]
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Numbered { before, after } => before.len() + after.len(),
-        }
-    }
-
-    pub(crate) fn render(&self, sequence: u64) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Numbered { before, after } => format!("{before}{sequence}{after}"),
-        }
-    }
-}
-
-/// An event that is about to be stored.
-#[derive(Debug, Clone)]
-pub struct NewEvent {
-    /// The event name.
-    pub name: String,
-    /// Its data.
-    pub data: Data,
-    /// A second append to the channel under the same key and of the same content stores nothing and answers with the
-    /// first one's place, for as long as the log remembers the key ([`Retention::keys_max`]).
-    pub key: Option<Key>,
-}
-
-/// An idempotency key, and what it stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    /// The publisher's word; at most [`KEY_BYTES_MAX`] bytes.
-    pub text: String,
-    /// A fingerprint of what the publisher said. The same key with another one is [`LogError::KeyReused`]. The data
-    /// that is stored cannot serve: an envelope around the same payload has another id and time.
-    pub content: u64,
-}
-
-impl Key {
-    /// A key for a content that is made of `parts`.
-    #[must_use]
-    pub fn new(text: impl Into<String>, parts: &[&str]) -> Self {
-        // FNV-1a, which will be the same in each release: fingerprints are stored. It tells mistakes, not attacks.
-        let mut content = 0xcbf2_9ce4_8422_2325_u64;
-        let mut take = |byte: u8| content = (content ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        for part in parts {
-            part.bytes().for_each(&mut take);
-            // No text holds this byte, so it tells where a part ends.
-            take(0xff);
-        }
-        Self { text: text.into(), content }
-    }
-}
-
-/// Answers a key that is known: the event was stored then, or the key stood for something else.
-fn known_key(key: &Key, place: Place, content: u64) -> Result<Appended, LogError> {
-    if key.content == content { Ok(Appended { place, duplicate: true }) } else { Err(LogError::KeyReused) }
-}
-
 /// What became of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -198,49 +75,6 @@ pub struct Appended {
     pub place: Place,
     /// The key was known: this is the place of the event that was stored then.
     pub duplicate: bool,
-}
-
-/// What a channel holds at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bounds {
-    /// The place of the oldest event that is stored, where there is one.
-    pub oldest: Option<Place>,
-    /// The place of the newest event ever stored; sequence 0 where there was none.
-    pub head: Place,
-    /// The newest sequence of each epoch before that of `head`, as `(generation, sequence)`, in their order; an epoch
-    /// that is absent stored no event in this channel.
-    pub ends: Vec<(u32, u64)>,
-}
-
-impl Bounds {
-    /// The last sequence that was given out in an epoch.
-    #[must_use]
-    pub fn end_of(&self, generation: u32) -> u64 {
-        if generation == self.head.generation {
-            return self.head.sequence;
-        }
-        self.ends.iter().find(|end| end.0 == generation).map_or(0, |end| end.1)
-    }
-
-    /// How many events were stored after `from`, up to and with `to`.
-    #[must_use]
-    pub fn distance(&self, from: Place, to: Place) -> u64 {
-        if from >= to {
-            return 0;
-        }
-        if from.generation == to.generation {
-            return to.sequence - from.sequence;
-        }
-        let between = |end: &&(u32, u64)| from.generation < end.0 && end.0 < to.generation;
-        let between: u64 = self.ends.iter().filter(between).map(|end| end.1).sum();
-        self.end_of(from.generation).saturating_sub(from.sequence) + between + to.sequence
-    }
-
-    /// The place right before an event: after it, that event is the next.
-    #[must_use]
-    pub fn before(&self, place: Place) -> Place {
-        Place { sequence: place.sequence.saturating_sub(1), ..place }
-    }
 }
 
 /// How much one page may hold. A page always holds one event at least, where there is one.
@@ -259,6 +93,9 @@ impl Default for PageLimit {
 }
 
 /// How long events and keys are kept, for each channel. What goes first is the oldest.
+///
+/// With an age, a channel whose events have all gone, that nobody reads and that nobody published to for so long, is
+/// forgotten: its numbers and its idempotency keys, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Events. Default 100,000.
@@ -269,7 +106,10 @@ pub struct Retention {
     pub age_ms_max: u64,
     /// Idempotency keys. Default 10,000.
     pub keys_max: u64,
-    /// Channels with stored events. Default 100,000.
+    /// Bytes of names and data of all channels together; beyond it the largest channels lose their oldest events.
+    /// `RedisLog` leaves that to Redis. Default 4 GiB.
+    pub total_bytes_max: u64,
+    /// Channels that are not forgotten. Default 100,000.
     pub channels_max: usize,
 }
 
@@ -280,8 +120,17 @@ impl Default for Retention {
             bytes_max: 256 << 20,
             age_ms_max: 0,
             keys_max: 10_000,
+            total_bytes_max: 4 << 30,
             channels_max: 100_000,
         }
+    }
+}
+
+impl Retention {
+    /// How often idle channels are looked at: twice within the age, once a second at least.
+    fn sweep(&self) -> Duration {
+        let half = if self.age_ms_max > 0 { self.age_ms_max / 2 } else { u64::MAX };
+        Duration::from_millis(half.clamp(10, 1000))
     }
 }
 
@@ -296,6 +145,8 @@ pub enum LogError {
     KeyReused,
     /// [`Retention::channels_max`] channels exist already.
     TooManyChannels(usize),
+    /// This log does not offer it.
+    Unsupported,
     /// The log was closed.
     Closed,
     /// The storage failed; the text is for the operator.
@@ -318,6 +169,7 @@ impl fmt::Display for LogError {
                 f.write_str("the idempotency key was used for another event: a new event takes a new key")
             }
             Self::TooManyChannels(max) => write!(f, "there are {max} channels already, which is the limit"),
+            Self::Unsupported => f.write_str("this event log cannot do that"),
             Self::Closed => f.write_str("the event log is closed"),
             Self::Storage(reason) => write!(f, "the event log's storage failed: {reason}"),
         }
@@ -327,11 +179,119 @@ impl fmt::Display for LogError {
 impl std::error::Error for LogError {}
 
 /// Keeps events. Implementations are shared as `Arc<dyn EventLog>`.
+///
+/// A log of your own stores events where you like and tells its [`Channel`]s of each: [`Channel::publish`] wakes the
+/// readers, who take from the channel what it holds and ask [`EventLog::page`] for the rest. This one keeps all in a `Vec`:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::{Arc, Mutex};
+/// use futures_util::future::{BoxFuture, ready};
+/// use holdfast_sse::server::log::*;
+///
+/// struct VecLog {
+///     epoch: Arc<str>,
+///     channels: Mutex<HashMap<String, (Arc<Channel>, Vec<Frame>)>>,
+/// }
+///
+/// impl VecLog {
+///     fn new() -> Self {
+///         Self { epoch: epoch_name().into(), channels: Mutex::default() }
+///     }
+///
+///     fn with<T>(&self, name: &str, work: impl FnOnce(&Arc<Channel>, &mut Vec<Frame>) -> T) -> Result<T, LogError> {
+///         check_channel(name)?;
+///         let mut channels = self.channels.lock().unwrap();
+///         let (channel, events) = channels.entry(name.to_owned()).or_insert_with(|| {
+///             (Arc::new(Channel::new(name, Bounds::new(0, Place::default()))), Vec::new())
+///         });
+///         Ok(work(channel, events))
+///     }
+///
+///     fn store(&self, name: &str, event: NewEvent) -> Result<Appended, LogError> {
+///         check_name(&event.name)?;
+///         self.with(name, |channel, events| {
+///             let place = Place { generation: 0, sequence: events.len() as u64 + 1 };
+///             let data = event.data.render(place.sequence);
+///             // A real one takes the time of the clock, and remembers `event.key`.
+///             let frame = Frame::encode(place, &self.epoch, 0, &event.name, &data).map_err(|_| LogError::InvalidName)?;
+///             events.push(frame.clone());
+///             channel.publish(frame, PageLimit::default());
+///             Ok(Appended { place, duplicate: false })
+///         })?
+///     }
+/// }
+///
+/// impl EventLog for VecLog {
+///     fn append(&self, channel: &str, event: NewEvent) -> BoxFuture<'_, Result<Appended, LogError>> {
+///         Box::pin(ready(self.store(channel, event)))
+///     }
+///     fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {
+///         self.with(name, |channel, _| Arc::clone(channel))
+///     }
+///     fn bounds<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Bounds, LogError>> {
+///         Box::pin(ready(Ok(channel.bounds())))
+///     }
+///     fn page<'a>(&'a self, channel: &'a Channel, after: Place, limit: PageLimit) -> BoxFuture<'a, Result<Vec<Frame>, LogError>> {
+///         Box::pin(ready(self.with(channel.name(), |_, events| {
+///             events.iter().filter(|frame| frame.place > after).take(limit.events_max).cloned().collect()
+///         })))
+///     }
+///     fn epoch(&self, _: u32) -> Option<Arc<str>> {
+///         Some(Arc::clone(&self.epoch))
+///     }
+///     fn generation(&self, epoch: &str) -> Option<u32> {
+///         (epoch == &*self.epoch).then_some(0)
+///     }
+///     fn begin_epoch(&self) -> BoxFuture<'_, Result<(), LogError>> {
+///         Box::pin(ready(Err(LogError::Unsupported)))
+///     }
+///     fn close(&self) -> BoxFuture<'_, ()> {
+///         Box::pin(ready(()))
+///     }
+///     fn durable(&self) -> bool {
+///         false
+///     }
+/// }
+///
+/// # futures_util::FutureExt::now_or_never(async {
+/// let event = NewEvent { name: "n".to_owned(), data: Data::Text("hello".to_owned()), key: None };
+/// let stored = VecLog::new().append("a", event).await?;
+/// assert_eq!(stored.place.sequence, 1);
+/// # Ok::<(), LogError>(())
+/// # }).unwrap().unwrap();
+/// ```
 pub trait EventLog: Send + Sync + 'static {
     /// Stores an event at the end of `channel`. The answer comes when the event is as safe as this log makes it.
     ///
     /// Dropping the future does not take the event back.
     fn append(&self, channel: &str, event: NewEvent) -> BoxFuture<'_, Result<Appended, LogError>>;
+
+    /// Stores events at the end of `channel` in their order: all of them or none, where this log says so. This default
+    /// appends one by one, and stops at the first that fails.
+    fn append_all(
+        &self,
+        channel: &str,
+        events: Vec<NewEvent>,
+    ) -> BoxFuture<'_, Result<Vec<Appended>, LogError>> {
+        let channel = channel.to_owned();
+        Box::pin(async move {
+            let mut all = Vec::with_capacity(events.len());
+            for event in events {
+                all.push(self.append(&channel, event).await?);
+            }
+            Ok(all)
+        })
+    }
+
+    /// Forgets a channel: its events, keys and numbers. Readers are told that what they had not read is gone, and a
+    /// channel of the same name begins anew; ids are not given a second time. No error where there is none.
+    ///
+    /// This default answers [`LogError::Unsupported`].
+    fn remove(&self, channel: &str) -> BoxFuture<'_, Result<(), LogError>> {
+        let _ = channel;
+        Box::pin(std::future::ready(Err(LogError::Unsupported)))
+    }
 
     /// What this process knows about a channel: its head to wait on, and its newest frames.
     ///
@@ -368,10 +328,21 @@ pub trait EventLog: Send + Sync + 'static {
     /// Whether what is stored outlives the process.
     fn durable(&self) -> bool;
 
+    /// Whether appends are stored now: false after the storage failed, until it works again.
+    fn healthy(&self) -> bool {
+        true
+    }
+
     /// Whether what was published can be read later at all.
     fn replays(&self) -> bool {
         true
     }
+}
+
+/// A name for a new epoch of a log, which no other one has.
+#[must_use]
+pub fn epoch_name() -> String {
+    clock::epoch()
 }
 
 /// Checks the name of a channel.
@@ -383,7 +354,11 @@ pub fn check_channel(name: &str) -> Result<(), LogError> {
     if valid { Ok(()) } else { Err(LogError::InvalidChannel) }
 }
 
-pub(crate) fn check_name(name: &str) -> Result<(), LogError> {
+/// Checks the name of an event.
+///
+/// # Errors
+/// [`LogError::InvalidName`].
+pub fn check_name(name: &str) -> Result<(), LogError> {
     let valid = name.len() <= NAME_BYTES_MAX && !name.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
     if valid { Ok(()) } else { Err(LogError::InvalidName) }
 }

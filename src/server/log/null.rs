@@ -5,13 +5,13 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::channel::Ring;
 use super::{
     Appended, Bounds, Channel, EventLog, Frame, LogError, MemoryLog, NewEvent, PageLimit, Place, Retention,
 };
 
-/// See the module's text. Events are numbered all the same, so that a client that comes back is told how many it
-/// missed. Idempotency keys mean nothing here: each append is an event.
+/// See the module's text. Events are numbered all the same, so that a client that comes back while others listen is told
+/// how many it missed. Of a channel without listeners nothing is kept, however many there are. Idempotency keys mean
+/// nothing here: each append is an event.
 #[derive(Debug)]
 pub struct NullLog {
     /// Holds what listeners have not read yet.
@@ -27,7 +27,7 @@ impl NullLog {
             bytes_max: tail.bytes_max as u64,
             ..Retention::default()
         };
-        Self { handover: MemoryLog::new(retention) }
+        Self { handover: MemoryLog::volatile(retention) }
     }
 }
 
@@ -40,13 +40,20 @@ impl Default for NullLog {
 
 impl EventLog for NullLog {
     fn append(&self, channel: &str, event: NewEvent) -> BoxFuture<'_, Result<Appended, LogError>> {
-        let appended = self.handover.append(channel, NewEvent { key: None, ..event });
-        if let Ok(channel) = self.handover.channel(channel)
-            && channel.readers() == 0
-        {
-            channel.change(Ring::clear);
-        }
-        appended
+        self.handover.append(channel, NewEvent { key: None, ..event })
+    }
+
+    fn append_all(
+        &self,
+        channel: &str,
+        events: Vec<NewEvent>,
+    ) -> BoxFuture<'_, Result<Vec<Appended>, LogError>> {
+        let events = events.into_iter().map(|event| NewEvent { key: None, ..event }).collect();
+        self.handover.append_all(channel, events)
+    }
+
+    fn remove(&self, channel: &str) -> BoxFuture<'_, Result<(), LogError>> {
+        self.handover.remove(channel)
     }
 
     fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {

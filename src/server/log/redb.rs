@@ -1,27 +1,32 @@
 //! A log on disk: one redb file, one writer thread, any number of readers.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use tokio::sync::{Semaphore, oneshot};
+use redb::{Database, ReadableDatabase, TableDefinition};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::channel::Directory;
-use super::redb_writer::{Command, Writer};
+use super::redb_load::{self, Loaded};
+use super::redb_writer::{Append, Command, Writer};
 use super::{
     Appended, Bounds, Channel, EventLog, Frame, LogError, NewEvent, PageLimit, Place, Retention,
-    check_channel, check_name,
+    check_channel, check_keys, check_name,
 };
-use crate::server::clock;
 
 /// Number of an epoch → its name.
 pub(super) const EPOCHS: TableDefinition<'_, u32, &str> = TableDefinition::new("epochs");
 /// Channel → see [`Row`].
 pub(super) const CHANNELS: TableDefinition<'_, &str, Row> = TableDefinition::new("channels");
+/// Channel number → place behind which it began, where that is not the log's beginning.
+pub(super) const BEGINS: TableDefinition<'_, u32, (u32, u64)> = TableDefinition::new("begins");
+/// How far the channels came that were forgotten.
+pub(super) const RETIRED: TableDefinition<'_, (), (u32, u64)> = TableDefinition::new("retired");
 /// (channel number, epoch) → last sequence, once a later epoch has begun in that channel.
 pub(super) const ENDS: TableDefinition<'_, (u32, u32), u64> = TableDefinition::new("ends");
 /// (channel number, epoch, sequence) → (milliseconds since 1970, name, data).
@@ -49,8 +54,12 @@ pub struct RedbOptions {
     pub cache_bytes_max: usize,
     /// Appends that wait for the writer; further ones wait for room. Default 4,096.
     pub queue_max: usize,
+    /// Bytes of names and data that wait; further appends wait for room. One that is larger goes alone. Default 64 MiB.
+    pub queue_bytes_max: usize,
     /// Appends that share one sync. Default 1,024.
     pub commit_events_max: usize,
+    /// Bytes of names and data that share one sync; one append may be larger. Default 4 MiB.
+    pub commit_bytes_max: usize,
     /// Pages that are read from the disk at the same time. Default 8.
     pub reads_max: usize,
 }
@@ -63,7 +72,9 @@ impl Default for RedbOptions {
             tails_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
             queue_max: 4096,
+            queue_bytes_max: 64 << 20,
             commit_events_max: 1024,
+            commit_bytes_max: 4 << 20,
             reads_max: 8,
         }
     }
@@ -73,26 +84,81 @@ impl Default for RedbOptions {
 ///
 /// An append is acknowledged after the transaction that holds it, and its idempotency key, was synced to disk.
 /// Appends that arrive while a sync runs share the next one.
+///
+/// **When the storage fails** (the disk is full, say) appends are answered with [`LogError::Storage`] and
+/// [`EventLog::healthy`] says so. The file is opened anew once a second until that works; whether an append that was
+/// answered so is in it is not known, and its idempotency key makes trying again harmless.
 #[derive(Debug)]
 pub struct RedbLog {
     shared: Arc<Shared>,
-    database: Mutex<Option<Arc<Database>>>,
     commands: Mutex<Option<mpsc::Sender<Command>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    options: RedbOptions,
     queue: Arc<Semaphore>,
+    /// As many permits as bytes may wait.
+    queue_bytes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
 }
+
+/// An append's place in the queue, by number and by bytes; given back with the answer.
+pub(super) type Room = [OwnedSemaphorePermit; 2];
 
 /// What the writer and the readers both see.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) directory: Mutex<Directory>,
     pub(super) epochs: RwLock<Vec<Arc<str>>>,
+    pub(super) file: Mutex<File>,
+    /// Transactions that were synced.
+    pub(super) commits: AtomicU64,
+}
+
+/// The database, as readers find it.
+#[derive(Debug)]
+pub(super) enum File {
+    Open(Arc<Database>),
+    /// It failed, and is not open again.
+    Failed(LogError),
+    Closed,
 }
 
 impl Shared {
+    pub(super) fn new(loaded: &Loaded, database: Arc<Database>) -> Self {
+        let mut directory = Directory::default();
+        directory.retire(loaded.retired);
+        for stored in &loaded.channels {
+            directory.insert(&stored.name, stored.bounds.clone());
+        }
+        Self {
+            directory: Mutex::new(directory),
+            epochs: RwLock::new(loaded.epochs.clone()),
+            file: Mutex::new(File::Open(database)),
+            commits: AtomicU64::new(0),
+        }
+    }
+
     pub(super) fn directory(&self) -> MutexGuard<'_, Directory> {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn file(&self) -> MutexGuard<'_, File> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn database(&self) -> Result<Arc<Database>, LogError> {
+        match &*self.file() {
+            File::Open(database) => Ok(Arc::clone(database)),
+            File::Failed(error) => Err(error.clone()),
+            File::Closed => Err(LogError::Closed),
+        }
+    }
+
+    /// A reader met an error: redb does nothing more with this file, and the writer must open it anew, unless it did already.
+    fn fail(&self, database: &Arc<Database>, error: &LogError) {
+        let mut file = self.file();
+        if matches!(&*file, File::Open(open) if Arc::ptr_eq(open, database)) {
+            *file = File::Failed(error.clone());
+        }
     }
 
     /// The epoch in which appends are stored now.
@@ -104,12 +170,7 @@ impl Shared {
 
     pub(super) fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {
         let mut directory = self.directory();
-        if let Some(channel) = directory.get(name) {
-            return Ok(Arc::clone(channel));
-        }
-        check_channel(name)?;
-        let head = Place { generation: self.newest_epoch().0, sequence: 0 };
-        Ok(directory.insert(name, Bounds { oldest: None, head, ends: Vec::new() }))
+        directory.open(name, self.newest_epoch().0)
     }
 }
 
@@ -125,28 +186,72 @@ impl RedbLog {
     pub fn open(dir: &Path, options: RedbOptions) -> Result<Self, LogError> {
         let in_dir = |error: &dyn std::fmt::Display| LogError::Storage(format!("{}: {error}", dir.display()));
         std::fs::create_dir_all(dir).map_err(|error| in_dir(&error))?;
-        let database = Database::builder()
-            .set_cache_size(options.cache_bytes_max)
-            .create(dir.join("events.redb"))
-            .map_err(|error| in_dir(&error))?;
+        let path = dir.join("events.redb");
+        let database = {
+            // One process at a time may see a file that another is still making.
+            let making = std::fs::File::create(dir.join("events.lock")).map_err(|error| in_dir(&error))?;
+            making.lock().map_err(|error| in_dir(&error))?;
+            redb_load::discard_unfinished(&path).map_err(|error| in_dir(&error))?;
+            redb_load::builder(options).create(&path).map_err(|error| in_dir(&error))?
+        };
         // The file's name must survive a power cut as well as its content does.
         std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| in_dir(&error))?;
-        let shared = Arc::new(load(&database)?);
+        let loaded = redb_load::load(&database)?;
         let database = Arc::new(database);
+        let shared = Arc::new(Shared::new(&loaded, Arc::clone(&database)));
         let (commands, inbox) = mpsc::channel();
-        let writer = Writer::new(Arc::clone(&database), Arc::clone(&shared), options)?;
+        let writer = Writer::new(path, database, Arc::clone(&shared), options, loaded);
         let thread = std::thread::Builder::new()
             .name("holdfast-log".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(|error| in_dir(&error))?;
+        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)));
         Ok(Self {
             shared,
-            database: Mutex::new(Some(database)),
             commands: Mutex::new(Some(commands)),
             writer: Mutex::new(Some(thread)),
-            queue: Arc::new(Semaphore::new(options.queue_max.clamp(1, Semaphore::MAX_PERMITS))),
-            reads: Arc::new(Semaphore::new(options.reads_max.clamp(1, Semaphore::MAX_PERMITS))),
+            queue: semaphore(options.queue_max),
+            queue_bytes: semaphore(options.queue_bytes_max),
+            reads: semaphore(options.reads_max),
+            options,
         })
+    }
+
+    /// Transactions that were synced to disk since the log was opened: what appends cost. Many that wait share one.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// Waits for room in the queue.
+    async fn room(&self, events: &[NewEvent]) -> Result<Room, LogError> {
+        let bytes: usize = events.iter().map(NewEvent::bytes).sum();
+        let bytes = bytes.min(self.options.queue_bytes_max).clamp(1, Semaphore::MAX_PERMITS);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let closed = |_| LogError::Closed;
+        let bytes = Arc::clone(&self.queue_bytes).acquire_many_owned(bytes).await.map_err(closed)?;
+        Ok([Arc::clone(&self.queue).acquire_owned().await.map_err(closed)?, bytes])
+    }
+
+    fn store(&self, channel: &str, events: Vec<NewEvent>) -> BoxFuture<'_, Result<Vec<Appended>, LogError>> {
+        let channel = channel.to_owned();
+        async move {
+            check_channel(&channel)?;
+            events.iter().try_for_each(|event| check_name(&event.name))?;
+            check_keys(&events)?;
+            let room = self.room(&events).await?;
+            self.ask(|answer| Command::Append(Append { channel, events, answer, room })).await
+        }
+        .boxed()
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, LogError>>) -> Command,
+    ) -> Result<T, LogError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(command(answer))?;
+        answered.await.map_err(|_| LogError::Closed)?
     }
 
     fn send(&self, command: Command) -> Result<(), LogError> {
@@ -157,7 +262,7 @@ impl RedbLog {
     fn stop(&self) -> Option<JoinHandle<()>> {
         // The writer ends when the last sender is gone and everything queued is stored.
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
-        drop(self.database.lock().unwrap_or_else(PoisonError::into_inner).take());
+        *self.shared.file() = File::Closed;
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -168,48 +273,6 @@ impl Drop for RedbLog {
             let _ = thread.join();
         }
     }
-}
-
-fn load(database: &Database) -> Result<Shared, LogError> {
-    let transaction = database.begin_write().map_err(storage)?;
-    let mut directory = Directory::default();
-    let mut names = Vec::new();
-    {
-        let mut epochs = transaction.open_table(EPOCHS).map_err(storage)?;
-        let events = transaction.open_table(EVENTS).map_err(storage)?;
-        let ends = transaction.open_table(ENDS).map_err(storage)?;
-        transaction.open_table(KEYS).map_err(storage)?;
-        transaction.open_table(KEY_ORDER).map_err(storage)?;
-        for entry in epochs.iter().map_err(storage)? {
-            names.push(Arc::<str>::from(entry.map_err(storage)?.1.value()));
-        }
-        if names.is_empty() {
-            let epoch = clock::epoch();
-            epochs.insert(0, epoch.as_str()).map_err(storage)?;
-            names.push(epoch.into());
-        }
-        for entry in transaction.open_table(CHANNELS).map_err(storage)?.iter().map_err(storage)? {
-            let (name, row) = entry.map_err(storage)?;
-            let (number, generation, sequence, ..) = row.value();
-            let mut stored = events.range((number, 0, 0)..=(number, u32::MAX, u64::MAX)).map_err(storage)?;
-            let oldest = match stored.next() {
-                Some(first) => {
-                    let (_, generation, sequence) = first.map_err(storage)?.0.value();
-                    Some(Place { generation, sequence })
-                }
-                None => None,
-            };
-            let mut ended = Vec::new();
-            for end in ends.range((number, 0)..=(number, u32::MAX)).map_err(storage)? {
-                let (key, sequence) = end.map_err(storage)?;
-                ended.push((key.value().1, sequence.value()));
-            }
-            directory
-                .insert(name.value(), Bounds { oldest, head: Place { generation, sequence }, ends: ended });
-        }
-    }
-    transaction.commit().map_err(storage)?;
-    Ok(Shared { directory: Mutex::new(directory), epochs: RwLock::new(names) })
 }
 
 fn read_page(
@@ -249,14 +312,23 @@ fn read_page(
 
 impl EventLog for RedbLog {
     fn append(&self, channel: &str, event: NewEvent) -> BoxFuture<'_, Result<Appended, LogError>> {
+        let stored = self.store(channel, vec![event]);
+        async move { stored.await?.pop().ok_or(LogError::Closed) }.boxed()
+    }
+
+    fn append_all(
+        &self,
+        channel: &str,
+        events: Vec<NewEvent>,
+    ) -> BoxFuture<'_, Result<Vec<Appended>, LogError>> {
+        self.store(channel, events)
+    }
+
+    fn remove(&self, channel: &str) -> BoxFuture<'_, Result<(), LogError>> {
         let channel = channel.to_owned();
         async move {
             check_channel(&channel)?;
-            check_name(&event.name)?;
-            let place = Arc::clone(&self.queue).acquire_owned().await.map_err(|_| LogError::Closed)?;
-            let (answer, answered) = oneshot::channel();
-            self.send(Command::Append { channel, event, answer, place })?;
-            answered.await.map_err(|_| LogError::Closed)?
+            self.ask(|answer| Command::Remove { channel, answer }).await
         }
         .boxed()
     }
@@ -277,12 +349,14 @@ impl EventLog for RedbLog {
     ) -> BoxFuture<'a, Result<Vec<Frame>, LogError>> {
         async move {
             let turn = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| LogError::Closed)?;
-            let database = self.database.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let database = database.ok_or(LogError::Closed)?;
+            let database = self.shared.database()?;
             let shared = Arc::clone(&self.shared);
             let name = channel.name().to_owned();
             let read = move || {
                 let page = read_page(&database, &shared, &name, after, limit);
+                if let Err(error) = &page {
+                    shared.fail(&database, error);
+                }
                 drop(turn);
                 page
             };
@@ -302,12 +376,7 @@ impl EventLog for RedbLog {
     }
 
     fn begin_epoch(&self) -> BoxFuture<'_, Result<(), LogError>> {
-        async move {
-            let (answer, answered) = oneshot::channel();
-            self.send(Command::BeginEpoch { answer })?;
-            answered.await.map_err(|_| LogError::Closed)?
-        }
-        .boxed()
+        self.ask(|answer| Command::BeginEpoch { answer }).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -322,5 +391,9 @@ impl EventLog for RedbLog {
 
     fn durable(&self) -> bool {
         true
+    }
+
+    fn healthy(&self) -> bool {
+        !matches!(&*self.shared.file(), File::Failed(_))
     }
 }

@@ -1,17 +1,20 @@
 //! The one thread that writes to a redb log: it gathers appends, stores them in one transaction, and only after
 //! its sync answers the publishers and wakes the readers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use redb::Database;
+use tokio::sync::oneshot;
 
-use super::channel::Ring;
-use super::redb::{CHANNELS, ENDS, EPOCHS, EVENTS, KEY_ORDER, KEYS, RedbOptions, Row, Shared, storage};
-use super::{Appended, Frame, Key, LogError, NewEvent, PageLimit, Place, known_key};
+use super::redb::{EPOCHS, File, RedbOptions, Room, Row, Shared, storage};
+use super::redb_load::Loaded;
+use super::redb_tables::{Keep, Tables};
+use super::{Appended, Bounds, Channel, Frame, LogError, NewEvent, PageLimit, Place};
 use crate::server::clock;
 
 type Answer<T> = oneshot::Sender<Result<T, LogError>>;
@@ -19,111 +22,143 @@ type Answer<T> = oneshot::Sender<Result<T, LogError>>;
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    Append { channel: String, event: NewEvent, answer: Answer<Appended>, place: OwnedSemaphorePermit },
+    Append(Append),
     BeginEpoch { answer: Answer<()> },
+    Remove { channel: String, answer: Answer<()> },
+}
+
+/// Events that are stored together or not at all.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) channel: String,
+    pub(super) events: Vec<NewEvent>,
+    pub(super) answer: Answer<Vec<Appended>>,
+    pub(super) room: Room,
+}
+
+impl Append {
+    fn bytes(&self) -> usize {
+        self.events.iter().map(NewEvent::bytes).sum()
+    }
 }
 
 pub(super) struct Writer {
-    database: Arc<Database>,
-    shared: Arc<Shared>,
-    options: RedbOptions,
-    channels: HashMap<String, Meta>,
-    next_number: u32,
+    pub(super) path: PathBuf,
+    /// `None` after an error, until the file is open again.
+    pub(super) database: Option<Arc<Database>>,
+    /// When to open it anew.
+    pub(super) mend_at: Option<Instant>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) options: RedbOptions,
+    pub(super) channels: HashMap<String, Meta>,
+    pub(super) numbers: Numbers,
+    /// Bytes of names and data that are stored.
+    pub(super) bytes: u64,
     /// Bytes that each channel's tail holds, and all of them together.
-    tails: HashMap<String, usize>,
-    tails_bytes: usize,
+    pub(super) tails: HashMap<String, usize>,
+    pub(super) tails_bytes: usize,
 }
 
 /// What the writer knows of a channel; a copy is changed and replaces it when the transaction is through.
 #[derive(Debug, Clone, Copy)]
-struct Meta {
-    number: u32,
-    head: Place,
-    oldest: Option<(Place, u64)>,
-    count: u64,
-    bytes: u64,
-    key_first: u64,
-    key_next: u64,
+pub(super) struct Meta {
+    pub(super) number: u32,
+    pub(super) head: Place,
+    pub(super) oldest: Option<(Place, u64)>,
+    pub(super) count: u64,
+    pub(super) bytes: u64,
+    pub(super) key_first: u64,
+    pub(super) key_next: u64,
+    /// When the last event came, in milliseconds since 1970, or when the file was opened.
+    pub(super) touched_ms: u64,
+}
+
+/// The numbers by which tables name channels. Those of forgotten channels are given again.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    free: BTreeSet<u32>,
+    next: u32,
 }
 
 /// One transaction's work on the side of memory.
 #[derive(Default)]
-struct Batch {
-    metas: HashMap<String, Meta>,
+pub(super) struct Batch {
+    pub(super) metas: HashMap<String, Meta>,
     frames: HashMap<String, Vec<Frame>>,
+    pub(super) forgotten: Vec<String>,
+    /// Channels that begin, held so that nobody finds another one of their name meanwhile.
+    begun: Vec<Arc<Channel>>,
 }
-
-struct Tables<'t> {
-    events: Table<'t, (u32, u32, u64), (u64, &'static str, &'static str)>,
-    keys: Table<'t, (u32, &'static str), (u32, u64, u64)>,
-    key_order: Table<'t, (u32, u64), &'static str>,
-    ends: Table<'t, (u32, u32), u64>,
-}
-
-/// How often old events are looked for where an age is set, and tails without readers.
-const SWEEP: Duration = Duration::from_secs(1);
 
 impl Writer {
     pub(super) fn new(
+        path: PathBuf,
         database: Arc<Database>,
         shared: Arc<Shared>,
         options: RedbOptions,
-    ) -> Result<Self, LogError> {
-        let mut channels = HashMap::new();
-        let mut next_number = 0;
-        let transaction = database.begin_read().map_err(storage)?;
-        let events = transaction.open_table(EVENTS).map_err(storage)?;
-        for entry in transaction.open_table(CHANNELS).map_err(storage)?.iter().map_err(storage)? {
-            let (name, row) = entry.map_err(storage)?;
-            let (number, generation, sequence, bytes, key_first, key_next) = row.value();
-            next_number = next_number.max(number + 1);
-            let head = Place { generation, sequence };
-            let bounds = shared.channel(name.value())?.bounds();
-            let oldest = match bounds.oldest {
-                Some(place) => {
-                    let stored = events.get((number, place.generation, place.sequence)).map_err(storage)?;
-                    stored.map(|event| (place, event.value().0))
-                }
-                None => None,
-            };
-            let before = |place| bounds.before(place);
-            let count = bounds.oldest.map_or(0, |oldest| bounds.distance(before(oldest), head));
-            let meta = Meta { number, head, oldest, count, bytes, key_first, key_next };
-            channels.insert(name.value().to_owned(), meta);
-        }
-        drop(events);
-        drop(transaction);
-        Ok(Self { database, shared, options, channels, next_number, tails: HashMap::new(), tails_bytes: 0 })
+        loaded: Loaded,
+    ) -> Self {
+        let mut writer = Self {
+            path,
+            database: Some(database),
+            mend_at: None,
+            shared,
+            options,
+            channels: HashMap::new(),
+            numbers: Numbers::default(),
+            bytes: 0,
+            tails: HashMap::new(),
+            tails_bytes: 0,
+        };
+        writer.take(loaded);
+        writer
+    }
+
+    pub(super) fn take(&mut self, loaded: Loaded) {
+        self.channels = loaded.channels.into_iter().map(|stored| (stored.name, stored.meta)).collect();
+        let used: BTreeSet<u32> = self.channels.values().map(|meta| meta.number).collect();
+        let next = used.last().map_or(0, |last| last + 1);
+        self.numbers = Numbers { free: (0..next).filter(|number| !used.contains(number)).collect(), next };
+        self.bytes = self.channels.values().map(|meta| meta.bytes).sum();
     }
 
     /// Works until the last sender is gone and all that was queued is stored.
     pub(super) fn run(mut self, inbox: &Receiver<Command>) {
+        let sweep = self.options.retention.sweep();
         let mut swept = Instant::now();
         loop {
+            self.mend();
             // By the clock, not only when idle: one busy channel must not keep the others from growing old.
-            if swept.elapsed() >= SWEEP {
+            if swept.elapsed() >= sweep {
                 self.sweep();
                 swept = Instant::now();
             }
-            let first = match inbox.recv_timeout(SWEEP) {
+            let first = match inbox.recv_timeout(sweep) {
                 Ok(command) => command,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let mut appends = Vec::new();
+            let (mut events, mut bytes) = (0, 0);
             let mut next = Some(first);
             while let Some(command) = next.take() {
                 match command {
-                    Command::Append { channel, event, answer, place } => {
-                        appends.push((channel, event, answer, place));
-                        if appends.len() < self.options.commit_events_max {
+                    Command::Append(append) => {
+                        events += append.events.len();
+                        bytes += append.bytes();
+                        appends.push(append);
+                        if events < self.options.commit_events_max && bytes < self.options.commit_bytes_max {
                             next = inbox.try_recv().ok();
                         }
                     }
+                    // What was queued before belongs to the epoch before, or goes with the channel.
                     Command::BeginEpoch { answer } => {
-                        // What was queued before belongs to the epoch before.
                         self.store(std::mem::take(&mut appends));
                         let _ = answer.send(self.begin_epoch());
+                    }
+                    Command::Remove { channel, answer } => {
+                        self.store(std::mem::take(&mut appends));
+                        let _ = answer.send(self.forget(vec![channel]));
                     }
                 }
             }
@@ -131,49 +166,81 @@ impl Writer {
         }
     }
 
-    fn store(&mut self, appends: Vec<(String, NewEvent, Answer<Appended>, OwnedSemaphorePermit)>) {
+    /// Stores what was taken, and answers each of it whatever happens.
+    fn store(&mut self, appends: Vec<Append>) {
         if appends.is_empty() {
             return;
         }
         let mut answers = Vec::with_capacity(appends.len());
+        let mut work = Vec::with_capacity(appends.len());
+        for Append { channel, events, answer, room } in appends {
+            answers.push((answer, room));
+            work.push((channel, events));
+        }
+        let mut results = Vec::with_capacity(work.len());
         let stored = self.transact(|writer, tables, batch| {
-            for (channel, event, answer, place) in appends {
-                match writer.append(tables, batch, &channel, event) {
+            for (channel, events) in work {
+                match writer.append(tables, batch, &channel, events) {
                     // What only this event's sender did wrong must not undo its neighbours.
-                    Err(error @ LogError::Storage(_)) => {
-                        answers.push((answer, Err(error.clone()), place));
-                        return Err(error);
-                    }
-                    result => answers.push((answer, result, place)),
+                    Err(error @ LogError::Storage(_)) => return Err(error),
+                    result => results.push(result),
                 }
             }
-            Ok(())
+            writer.shrink(tables, batch)
         });
-        for (answer, result, place) in answers {
-            let _ = answer.send(stored.clone().and(result));
-            drop(place);
+        if let Err(error) = stored {
+            results.clear();
+            results.resize(answers.len(), Err(error));
+        }
+        for ((answer, room), result) in answers.into_iter().zip(results) {
+            let _ = answer.send(result);
+            drop(room);
         }
     }
 
-    /// Runs `work` in one transaction; what it left in the batch becomes visible only when that is on disk.
-    fn transact(
+    /// Runs `work` in one transaction; what it left in the batch becomes visible only when that is on disk. An error of the
+    /// storage closes the file: redb does nothing more with one that failed.
+    pub(super) fn transact(
         &mut self,
         work: impl FnOnce(&Self, &mut Tables<'_>, &mut Batch) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
         let mut batch = Batch::default();
-        // redb's default durability: commit() returns after the sync.
-        let transaction = self.database.begin_write().map_err(storage)?;
-        {
-            let mut tables = Tables::open(&transaction)?;
-            work(self, &mut tables, &mut batch)?;
-            let mut channels = transaction.open_table(CHANNELS).map_err(storage)?;
-            for (name, meta) in &batch.metas {
-                channels.insert(name.as_str(), meta.row()).map_err(storage)?;
+        let done = self.database().and_then(|database| {
+            // redb's default durability: commit() returns after the sync.
+            let transaction = database.begin_write().map_err(storage)?;
+            {
+                let mut tables = Tables::open(&transaction)?;
+                work(self, &mut tables, &mut batch)?;
+                batch.metas.iter().try_for_each(|(name, meta)| tables.put(name, meta))?;
             }
+            transaction.commit().map_err(storage)
+        });
+        if let Err(error) = done {
+            return Err(self.fail(error));
         }
-        transaction.commit().map_err(storage)?;
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.publish(batch);
         Ok(())
+    }
+
+    pub(super) fn database(&self) -> Result<&Arc<Database>, LogError> {
+        match (&self.database, &*self.shared.file()) {
+            (Some(_), File::Failed(error)) => Err(error.clone()),
+            (Some(database), _) => Ok(database),
+            (None, File::Failed(error)) => Err(error.clone()),
+            (None, _) => Err(LogError::Closed),
+        }
+    }
+
+    fn fail(&mut self, error: LogError) -> LogError {
+        if matches!(error, LogError::Storage(_)) && self.database.take().is_some() {
+            tracing::error!(event = "log.failed", %error, path = %self.path.display());
+            let mut file = self.shared.file();
+            if !matches!(*file, File::Closed) {
+                *file = File::Failed(error.clone());
+            }
+        }
+        error
     }
 
     fn append(
@@ -181,18 +248,42 @@ impl Writer {
         tables: &mut Tables<'_>,
         batch: &mut Batch,
         name: &str,
-        event: NewEvent,
-    ) -> Result<Appended, LogError> {
-        let mut meta = match batch.metas.get(name).or_else(|| self.channels.get(name)) {
-            Some(meta) => *meta,
-            None => self.new_channel(batch)?,
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<Appended>, LogError> {
+        let known = batch.metas.get(name).or_else(|| self.channels.get(name)).copied();
+        let (mut meta, begin) = match known {
+            Some(meta) => (meta, None),
+            None => self.new_channel(batch, name).map(|(meta, begin)| (meta, Some(begin)))?,
         };
-        if let Some(key) = &event.key
-            && let Some(known) = tables.keys.get((meta.number, key.text.as_str())).map_err(storage)?
-        {
-            let (generation, sequence, content) = known.value();
-            return known_key(key, Place { generation, sequence }, content);
+        // Everything that can be wrong with one of them, before any of them is stored.
+        for event in &events {
+            if let (Some(key), Some((place, content))) = (&event.key, tables.known(meta.number, event)?) {
+                key.known(place, content)?;
+            }
         }
+        if let Some(begin) = begin.filter(|_| !events.is_empty()) {
+            tables.begin(meta.number, begin)?;
+        }
+        let mut answers = Vec::with_capacity(events.len());
+        for event in events {
+            let answer = match (&event.key, tables.known(meta.number, &event)?) {
+                (Some(key), Some((place, content))) => key.known(place, content)?,
+                _ => self.append_one(tables, batch, name, &mut meta, &event)?,
+            };
+            batch.metas.insert(name.to_owned(), meta);
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
+    fn append_one(
+        &self,
+        tables: &mut Tables<'_>,
+        batch: &mut Batch,
+        name: &str,
+        meta: &mut Meta,
+        event: &NewEvent,
+    ) -> Result<Appended, LogError> {
         let (generation, epoch) = self.shared.newest_epoch();
         let sequence = if meta.head.generation == generation { meta.head.sequence + 1 } else { 1 };
         let place = Place { generation, sequence };
@@ -212,33 +303,38 @@ impl Writer {
         meta.count += 1;
         meta.bytes += (event.name.len() + data.len()) as u64;
         meta.oldest.get_or_insert((place, at_ms));
+        meta.touched_ms = at_ms;
         if let Some(key) = &event.key {
-            tables.remember(&mut meta, key, self.options.retention.keys_max)?;
+            tables.remember(meta, key, self.options.retention.keys_max)?;
         }
-        tables.expire(&mut meta, &self.options, at_ms)?;
-        batch.metas.insert(name.to_owned(), meta);
+        tables.expire(meta, Keep::new(&self.options.retention, at_ms))?;
         batch.frames.entry(name.to_owned()).or_default().push(frame);
         Ok(Appended { place, duplicate: false })
     }
 
-    fn new_channel(&self, batch: &Batch) -> Result<Meta, LogError> {
-        let known = |name: &String| self.channels.contains_key(name);
-        let new = batch.metas.keys().filter(|name| !known(name)).count();
+    /// A channel that is not stored yet, and the place behind which it begins: where its readers wait, if it has some.
+    fn new_channel(&self, batch: &mut Batch, name: &str) -> Result<(Meta, Place), LogError> {
+        let new = batch.metas.keys().filter(|name| !self.channels.contains_key(*name)).count();
         let channels_max = self.options.retention.channels_max;
         if self.channels.len() + new >= channels_max {
             return Err(LogError::TooManyChannels(channels_max));
         }
-        let number = self.next_number + u32::try_from(new).unwrap_or(u32::MAX);
-        let head = Place { generation: self.shared.newest_epoch().0, sequence: 0 };
-        Ok(Meta { number, head, oldest: None, count: 0, bytes: 0, key_first: 0, key_next: 0 })
+        let channel = self.shared.channel(name)?;
+        let Bounds { begin, head, .. } = channel.bounds();
+        batch.begun.push(channel);
+        let number = self.numbers.nth(new);
+        let (count, bytes, key_first, key_next, touched_ms) = (0, 0, 0, 0, 0);
+        let meta = Meta { number, head, oldest: None, count, bytes, key_first, key_next, touched_ms };
+        Ok((meta, begin))
     }
 
     /// Makes a finished transaction visible: to later ones, and to the readers.
     fn publish(&mut self, batch: Batch) {
         let mut frames = batch.frames;
         for (name, meta) in batch.metas {
-            self.next_number = self.next_number.max(meta.number + 1);
-            self.channels.insert(name.clone(), meta);
+            self.numbers.take(meta.number);
+            let before = self.channels.insert(name.clone(), meta).map_or(0, |meta| meta.bytes);
+            self.bytes = (self.bytes + meta.bytes).saturating_sub(before);
             // The name was checked when its event came.
             let Ok(channel) = self.shared.channel(&name) else { continue };
             let others = self.tails_bytes - self.tails.get(&name).copied().unwrap_or(0);
@@ -252,9 +348,7 @@ impl Writer {
                 for frame in frames.remove(&name).unwrap_or_default() {
                     ring.push(frame);
                 }
-                while ring.len() > limit.events_max || (ring.bytes() > limit.bytes_max && ring.len() > 0) {
-                    ring.pop();
-                }
+                ring.trim(limit);
                 ring.bounds.oldest = meta.oldest.map(|oldest| oldest.0);
                 ring.bytes()
             });
@@ -265,119 +359,53 @@ impl Writer {
                 self.tails.insert(name, bytes)
             };
         }
+        let generation = self.shared.newest_epoch().0;
+        let mut directory = self.shared.directory();
+        for name in batch.forgotten {
+            if let Some(meta) = self.channels.remove(&name) {
+                self.numbers.free.insert(meta.number);
+                self.bytes = self.bytes.saturating_sub(meta.bytes);
+            }
+            self.tails_bytes -= self.tails.remove(&name).unwrap_or(0);
+            directory.forget(&name, generation);
+        }
     }
 
-    fn begin_epoch(&mut self) -> Result<(), LogError> {
+    pub(super) fn begin_epoch(&mut self) -> Result<(), LogError> {
         let epoch = clock::epoch();
         let generation = self.shared.newest_epoch().0.checked_add(1).ok_or(LogError::Closed)?;
-        let transaction = self.database.begin_write().map_err(storage)?;
-        transaction
-            .open_table(EPOCHS)
-            .map_err(storage)?
-            .insert(generation, epoch.as_str())
-            .map_err(storage)?;
-        transaction.commit().map_err(storage)?;
+        let begun = self.database().and_then(|database| {
+            let transaction = database.begin_write().map_err(storage)?;
+            transaction
+                .open_table(EPOCHS)
+                .map_err(storage)?
+                .insert(generation, epoch.as_str())
+                .map_err(storage)?;
+            transaction.commit().map_err(storage)
+        });
+        begun.map_err(|error| self.fail(error))?;
         self.shared.epochs.write().unwrap_or_else(PoisonError::into_inner).push(epoch.into());
         Ok(())
-    }
-
-    /// Deletes what has grown too old in channels that nobody appends to, and lets go of tails without readers.
-    fn sweep(&mut self) {
-        let age_ms_max = self.options.retention.age_ms_max;
-        let now = clock::unix_ms();
-        let too_old = now.saturating_sub(age_ms_max);
-        let old: Vec<String> = self
-            .channels
-            .iter()
-            .filter(|(_, meta)| age_ms_max > 0 && meta.oldest.is_some_and(|oldest| oldest.1 < too_old))
-            .map(|(name, _)| name.clone())
-            .collect();
-        if !old.is_empty() {
-            let swept = self.transact(|writer, tables, batch| {
-                for name in old {
-                    let Some(mut meta) = writer.channels.get(&name).copied() else { continue };
-                    tables.expire(&mut meta, &writer.options, now)?;
-                    batch.metas.insert(name, meta);
-                }
-                Ok(())
-            });
-            if let Err(error) = swept {
-                tracing::error!(event = "log.sweep_failed", %error);
-            }
-        }
-        let shared = Arc::clone(&self.shared);
-        let mut freed = 0;
-        self.tails.retain(|name, bytes| {
-            let Some(channel) =
-                shared.directory().get(name).filter(|channel| channel.readers() == 0).cloned()
-            else {
-                return true;
-            };
-            channel.change(Ring::clear);
-            freed += *bytes;
-            false
-        });
-        self.tails_bytes -= freed;
     }
 }
 
 impl Meta {
-    fn row(&self) -> Row {
+    pub(super) fn row(&self) -> Row {
         (self.number, self.head.generation, self.head.sequence, self.bytes, self.key_first, self.key_next)
     }
 }
 
-impl<'t> Tables<'t> {
-    fn open(transaction: &'t WriteTransaction) -> Result<Self, LogError> {
-        Ok(Self {
-            events: transaction.open_table(EVENTS).map_err(storage)?,
-            keys: transaction.open_table(KEYS).map_err(storage)?,
-            key_order: transaction.open_table(KEY_ORDER).map_err(storage)?,
-            ends: transaction.open_table(ENDS).map_err(storage)?,
-        })
+impl Numbers {
+    /// The number of the channel that comes after `others` new ones.
+    fn nth(&self, others: usize) -> u32 {
+        let beyond = others.saturating_sub(self.free.len());
+        let next = || self.next.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
+        self.free.iter().nth(others).copied().unwrap_or_else(next)
     }
 
-    /// Stores the key of the channel's newest event, and forgets the oldest beyond the limit.
-    fn remember(&mut self, meta: &mut Meta, key: &Key, keys_max: u64) -> Result<(), LogError> {
-        let stands_for = (meta.head.generation, meta.head.sequence, key.content);
-        self.keys.insert((meta.number, key.text.as_str()), stands_for).map_err(storage)?;
-        self.key_order.insert((meta.number, meta.key_next), key.text.as_str()).map_err(storage)?;
-        meta.key_next += 1;
-        while meta.key_next - meta.key_first > keys_max {
-            let oldest = self.key_order.remove((meta.number, meta.key_first)).map_err(storage)?;
-            if let Some(oldest) = oldest {
-                self.keys.remove((meta.number, oldest.value())).map_err(storage)?;
-            }
-            meta.key_first += 1;
+    fn take(&mut self, number: u32) {
+        if !self.free.remove(&number) {
+            self.next = self.next.max(number + 1);
         }
-        Ok(())
-    }
-
-    /// Deletes events from the oldest on until the channel is within its limits.
-    fn expire(&mut self, meta: &mut Meta, options: &RedbOptions, now_ms: u64) -> Result<(), LogError> {
-        let keep = options.retention;
-        let too_old = now_ms.saturating_sub(keep.age_ms_max);
-        while let Some((place, at_ms)) = meta.oldest {
-            let old = keep.age_ms_max > 0 && at_ms < too_old;
-            if meta.count <= keep.events_max && meta.bytes <= keep.bytes_max && !old {
-                break;
-            }
-            let key = (meta.number, place.generation, place.sequence);
-            if let Some(event) = self.events.remove(key).map_err(storage)? {
-                let (_, name, data) = event.value();
-                meta.bytes = meta.bytes.saturating_sub((name.len() + data.len()) as u64);
-            }
-            meta.count = meta.count.saturating_sub(1);
-            let mut rest = self.events.range(key..=(meta.number, u32::MAX, u64::MAX)).map_err(storage)?;
-            meta.oldest = match rest.next() {
-                Some(next) => {
-                    let (key, value) = next.map_err(storage)?;
-                    let (_, generation, sequence) = key.value();
-                    Some((Place { generation, sequence }, value.value().0))
-                }
-                None => None,
-            };
-        }
-        Ok(())
     }
 }

@@ -234,7 +234,7 @@ fn meta(fields: &Value, oldest: Option<Place>, newest: u32) -> Option<Bounds> {
         }
     }
     ends.sort_unstable();
-    Some(Bounds { oldest, head, ends })
+    Some(Bounds { oldest, begin: Place::default(), head, ends })
 }
 
 /// An event as it is announced to all nodes: what [`stored`] reads, the length of its name, a line end, name and data.
@@ -279,12 +279,17 @@ mod tests {
         };
         check(&[bulk("known"), bulk("7 2 18446744073709551615")], Some(Answer::Known(at(7, 2), u64::MAX)));
         let fields = ["end:5", "1", "bytes", "3", "sequence", "2", "end:3", "4", "generation", "7"].map(bulk);
-        let bounds = Bounds { oldest: Some(at(5, 1)), head: at(7, 2), ends: vec![(3, 4), (5, 1)] };
+        let bounds = Bounds {
+            oldest: Some(at(5, 1)),
+            begin: Place::default(),
+            head: at(7, 2),
+            ends: vec![(3, 4), (5, 1)],
+        };
         check(
             &[bulk("bounds"), bulk("8 e"), bulk("5-1"), Value::Array(fields.to_vec())],
             Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds }),
         );
-        let bounds = Bounds { oldest: None, head: at(8, 0), ends: vec![] };
+        let bounds = Bounds { oldest: None, begin: Place::default(), head: at(8, 0), ends: vec![] };
         check(
             &[bulk("bounds"), bulk("8 e"), bulk(""), Value::Array(vec![])],
             Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds }),

@@ -11,7 +11,7 @@ use super::options::RedisOptions;
 use super::scripts::{self, Answer, Stored, strange, text};
 use crate::server::clock;
 use crate::server::log::channel::{Directory, Ring};
-use crate::server::log::{Bounds, Channel, Frame, LogError, PageLimit, Place, check_channel};
+use crate::server::log::{Bounds, Channel, Frame, LogError, PageLimit, Place};
 
 /// An epoch can begin and another follow while we look; more often than this is no coincidence.
 const TRIES: usize = 4;
@@ -43,12 +43,7 @@ impl Shared {
 
     pub(super) fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {
         let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = directory.get(name) {
-            return Ok(Arc::clone(channel));
-        }
-        check_channel(name)?;
-        let head = Place { generation: self.newest_generation(), sequence: 0 };
-        Ok(directory.insert(name, Bounds { oldest: None, head, ends: Vec::new() }))
+        directory.open(name, self.newest_generation())
     }
 
     pub(super) fn watched(&self) -> MutexGuard<'_, HashMap<String, Arc<Channel>>> {

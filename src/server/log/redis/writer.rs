@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::link::{Link, storage};
 use super::scripts::{self, Answer, Stored};
 use super::shared::Shared;
-use crate::server::log::{Appended, Frame, LogError, NewEvent, known_key};
+use crate::server::log::{Appended, Frame, LogError, NewEvent};
 
 /// Bytes of one round trip; beyond it the rest waits for the next.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -26,7 +26,7 @@ pub(super) struct Append {
 
 impl Append {
     fn bytes(&self) -> usize {
-        self.event.name.len() + self.event.data.bytes()
+        self.event.bytes()
     }
 
     fn answer(self, result: Result<Appended, LogError>) {
@@ -123,7 +123,7 @@ async fn try_store(
                 replicated.clone().map(|()| Appended { place: stored.place, duplicate: false })
             }
             Ok(Answer::Known(place, content)) => match &append.event.key {
-                Some(key) => replicated.clone().and_then(|()| known_key(key, place, content)),
+                Some(key) => replicated.clone().and_then(|()| key.known(place, content)),
                 None => Err(scripts::strange()),
             },
             Ok(Answer::Full) => Err(LogError::TooManyChannels(options.retention.channels_max)),
