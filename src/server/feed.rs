@@ -305,7 +305,7 @@ impl Feed {
             None => hub.log.page(&self.channel, self.place, limit).await?,
         };
         let follows = frames.first().is_some_and(|first| first.place.follows(self.place));
-        if !follows && let Some(refused) = self.gap(hub, frames.first()).await? {
+        if !follows && let Some(refused) = self.gap(hub, frames.first(), head).await? {
             let requested = self.position(hub);
             self.place = refused.place;
             return Ok(Step::Gone { requested, refused });
@@ -331,8 +331,17 @@ impl Feed {
 
     /// The next stored event is not the one after our place: either a new epoch began, or what was to come has
     /// expired while this client was reading. It is told so, and goes on behind the gap.
-    async fn gap(&mut self, hub: &Inner, first: Option<&Frame>) -> Result<Option<Refused>, LogError> {
+    async fn gap(
+        &mut self,
+        hub: &Inner,
+        first: Option<&Frame>,
+        head: Place,
+    ) -> Result<Option<Refused>, LogError> {
         let bounds = hub.log.bounds(&self.channel).await?;
+        if first.is_none() && bounds.head > head {
+            // Something was stored since the page was read: it is there to be read, not missing.
+            return Ok(None);
+        }
         let missing = match first {
             Some(first) => bounds.distance(self.place, bounds.before(first.place)),
             None => bounds.distance(self.place, bounds.head),
