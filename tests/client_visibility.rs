@@ -122,3 +122,49 @@ fn a_request_that_may_not_be_repeated_and_a_stream_that_was_stopped_are_left_alo
     scenario.pass(1);
     assert_eq!(scenario.state(), State::Retrying);
 }
+
+/// A page that is left and comes back: its state in the meantime, and the requests made until then and after.
+fn check_left(name: &str, mut scenario: Scenario, state: State, requests: (usize, usize)) {
+    scenario.input(Input::PutAside);
+    assert_eq!(scenario.state(), state, "{name}");
+    scenario
+        .input(Input::Hidden)
+        .input(Input::Offline)
+        .input(Input::Online)
+        .input(Input::Visible)
+        .pass(3_600_000);
+    let meanwhile = scenario.requests.len();
+    scenario.input(Input::Awake);
+    assert_eq!((meanwhile, scenario.requests.len() - meanwhile), requests, "{name}");
+}
+
+#[test]
+fn a_page_that_is_left_holds_no_connection_until_it_comes_back() {
+    let quiet = || Scenario::opened(Config { liveness: None, ..exact() });
+    let with_cursor = || {
+        let mut scenario = quiet();
+        scenario.bytes(event("1", "a"));
+        scenario
+    };
+    let once = Config { repeatable: false, liveness: None, ..exact() };
+    let mut posted = Scenario::opened(once);
+    posted.bytes(event("1", "a"));
+    let mut retrying = with_cursor();
+    retrying.end();
+    check_left("open, with a cursor", with_cursor(), State::Retrying, (1, 1));
+    // What comes meanwhile would be lost, and so the page is loaded anew instead.
+    check_left("open, without a cursor", quiet(), State::Open, (1, 0));
+    check_left("not to be repeated", posted, State::Open, (1, 0));
+    check_left("between two attempts", retrying, State::Retrying, (1, 1));
+}
+
+#[test]
+fn leaving_a_page_is_told_and_a_stop_ends_it() {
+    let mut scenario = open(WhenHidden::Stay);
+    scenario.input(Input::PutAside);
+    let close = Notice::Close { reason: "page_left".to_owned(), will_reconnect: true, retry_in: None };
+    assert!(scenario.take_notices().contains(&close));
+    assert_eq!(scenario.aborted.len(), 1);
+    scenario.input(Input::Stop { started: 1 }).input(Input::Connect);
+    assert_eq!((scenario.state(), scenario.requests.len()), (State::Connecting, 2));
+}

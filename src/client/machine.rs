@@ -44,6 +44,8 @@ pub struct Client {
     pub(super) put_off: bool,
     /// The page has been hidden for so long that it matters.
     pub(super) rests: bool,
+    /// The page was left; until [`Input::Awake`].
+    pub(super) aside: bool,
     pub(super) was_open: bool,
     pub(super) refreshed_credentials: bool,
 }
@@ -71,6 +73,7 @@ impl Client {
             hidden: false,
             put_off: false,
             rests: false,
+            aside: false,
             was_open: false,
             refreshed_credentials: false,
             config,
@@ -123,7 +126,14 @@ impl Client {
             Input::Offline => self.online = false,
             Input::Hidden => self.hidden(),
             Input::Visible => self.visible(),
-            Input::Awake => self.awake(),
+            Input::PutAside => {
+                self.commit();
+                self.put_aside();
+            }
+            Input::Awake => {
+                self.aside = false;
+                self.awake();
+            }
             Input::Stop { started } => self.stop(started),
             Input::Reconnect { started } => self.reconnect(started),
             Input::ClearCursor => self.clear_cursor(),

@@ -1,15 +1,22 @@
-// Firefox and WebKit, driven by WebDriver (https://www.w3.org/TR/webdriver2/): each browser's own driver from the system, and as
-// much of the protocol as the tests need.
+// Firefox, WebKit and Chromium, driven by WebDriver (https://www.w3.org/TR/webdriver2/): each browser's own driver from the system, and as
+// much of the protocol as the tests need. Chromium is here for what playwright switches off: the back/forward cache.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { inRepository } from './paths.mjs';
 
 const MINI_BROWSERS = ['4.1', '4.0', '6.0'].map((version) => `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu/webkit2gtk-${version}/MiniBrowser`);
 
+const { 'goog:chromeOptions': CHROMIUM_OPTIONS } = JSON.parse(readFileSync(inRepository('webdriver.json'), 'utf8'));
+
 /** What starts each browser's driver, and what the driver is asked for. */
 const BROWSERS = {
+  chromium: (port) => ({
+    command: [process.env.CHROMEDRIVER ?? 'chromedriver', `--port=${port}`, '--log-level=SEVERE'],
+    capabilities: { 'goog:chromeOptions': { binary: process.env.CHROMIUM ?? '/usr/bin/chromium', ...CHROMIUM_OPTIONS } },
+  }),
   firefox: (port) => ({
     command: [process.env.GECKODRIVER ?? 'geckodriver', '--port', String(port), '--log', 'error'],
     capabilities: { 'moz:firefoxOptions': { binary: process.env.FIREFOX ?? '/usr/bin/firefox-esr', args: ['-headless'] } },
@@ -22,7 +29,7 @@ const BROWSERS = {
 };
 
 /**
- * Starts a browser: `firefox` or `webkit`. It has one tab, with `goto(url)`, `back()`, `reload()`, `evaluate(body, ...args)` (a body of
+ * Starts a browser: `firefox`, `webkit` or `chromium`. It has one tab, with `goto(url)`, `back()`, `reload()`, `evaluate(body, ...args)` (a body of
  * a function that may be async, or a function), `until(body, ...args)`, which resolves once that is truthy, and `close()`.
  */
 export async function launch(name) {
