@@ -1,5 +1,5 @@
 // The back/forward cache of each engine, for real: a page with a stream is left and come back to. Whether the browser kept it or loads
-// it anew, each event is seen once and in order, on one connection.
+// it anew, each event is seen once and in order, on one connection. And a page that is frozen where it is.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -36,8 +36,8 @@ after(async () => {
   unpacked?.remove();
 });
 
-/** Follows the ticks, goes to another page and back, twice. Answers what came of it. */
-async function visit(t, name, options) {
+/** A tab that follows the ticks of a server. `words(key)` is what the page noted, `further()` resolves after five more events. */
+async function follow(t, name, options) {
   const server = await startServer({ args: ['--memory', '--cors-origins', '*'], env: { SSE_TICK_INTERVAL: '40' } });
   t.after(() => server.kill());
   const tab = await launch(name);
@@ -45,19 +45,23 @@ async function visit(t, name, options) {
   const words = (key) => tab.evaluate((of) => (sessionStorage[of] ?? '').split(' ').filter(Boolean), key);
   const further = async () => {
     const { length } = await words('ledger');
-    await tab.until((count) => sessionStorage.ledger.split(' ').length > count + 5, length);
+    await tab.until((count) => sessionStorage.ledger?.split(' ').length > count + 5, length);
   };
   await tab.goto(`${site.address}/other`);
   await tab.evaluate((app) => { sessionStorage.app = app; }, JSON.stringify({ stream: `${server.address}/stream?from=start`, options }));
   await tab.goto(`${site.address}/app`);
-  await tab.until(() => sessionStorage.ledger?.split(' ').length > 5);
+  await further();
+  return { server, tab, words, further };
+}
+
+/** Goes to another page and back, twice. Answers what came of it. */
+async function visit(t, name, options) {
+  const { server, tab, words, further } = await follow(t, name, options);
   for (let round = 0; round < 2; round += 1) {
     await tab.goto(`${site.address}/other`);
     // What a page in the cache holds would be seen here.
     assert.deepEqual(await tab.evaluate(async () => (await navigator.locks.query()).held), []);
-    const { length } = await words('ledger');
     await connections(server, 0);
-    assert.equal((await words('ledger')).length, length);
     await tab.back();
     await further();
     await connections(server, 1);
@@ -97,4 +101,23 @@ for (const [name, [returned, again]] of Object.entries(engines)) {
 test('chromium: so does one that stores no cursor', { timeout: 60_000 }, async (t) => {
   const { ledger, shown } = await visit(t, 'chromium', {});
   assert.deepEqual([ledger, shown], [ledger.map((_, index) => index + 1), ['loaded', 'cached', 'cached']]);
+});
+
+test('chromium: a page that is frozen does not trust its connection when it runs again', { timeout: 60_000 }, async (t) => {
+  const { server, tab, words, further } = await follow(t, 'chromium', { persistLastEventId: true });
+  await tab.evaluate(() => {
+    for (const name of ['freeze', 'resume']) document.addEventListener(name, () => { sessionStorage.shown += `${name} `; });
+  });
+  // Only what nobody sees is frozen.
+  await tab.minimize();
+  for (let round = 0; round < 2; round += 1) {
+    await tab.cdp('Page.setWebLifecycleState', { state: 'frozen' });
+    await tab.cdp('Page.setWebLifecycleState', { state: 'active' });
+    await further();
+    await connections(server, 1);
+  }
+  const ledger = (await words('ledger')).map(Number);
+  assert.deepEqual(ledger, ledger.map((_, index) => index + 1));
+  assert.deepEqual(await words('shown'), ['loaded', 'freeze', 'resume', 'freeze', 'resume']);
+  assert.deepEqual(await words('told'), ['open', 'reconnect', 'open', 'reconnect', 'open']);
 });

@@ -30,7 +30,8 @@ const BROWSERS = {
 
 /**
  * Starts a browser: `firefox`, `webkit` or `chromium`. It has one tab, with `goto(url)`, `back()`, `reload()`, `evaluate(body, ...args)` (a body of
- * a function that may be async, or a function), `until(body, ...args)`, which resolves once that is truthy, and `close()`.
+ * a function that may be async, or a function), `until(body, ...args)`, which resolves once that is truthy,
+ * `minimize()`, which hides it, and `close()`.
  */
 export async function launch(name) {
   const port = await freePort();
@@ -79,6 +80,9 @@ function tab(session, kill) {
     `, ...args),
     goto: (url) => session('POST', '/url', { url }),
     back: () => session('POST', '/back', {}),
+    minimize: () => session('POST', '/window/minimize', {}),
+    // Chromium's only.
+    cdp: (cmd, params) => session('POST', '/goog/cdp/execute', { cmd, params }),
     reload: () => session('POST', '/refresh', {}),
     async close() {
       // In order first, so that the browser leaves no process behind.
