@@ -31,6 +31,7 @@ export function hostOf(weak: WeakRef<HostTarget>): Host {
       ?? Promise.reject(new Error('nobody waits for it')),
     request: (...request) => safely<Promise<unknown> | undefined>(undefined, (target) => target.request(...request))
       ?? Promise.reject(new Error('nobody waits for it')),
+    connected: (end) => safely(undefined, (target) => target.connected(end)),
     committed: (cursor, done) => safely(undefined, (target) => target.committed(cursor, done)),
     restore: () => safely(undefined, (target) => target.restore()),
   };
