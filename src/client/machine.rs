@@ -44,7 +44,7 @@ pub struct Client {
     pub(super) put_off: bool,
     /// The page has been hidden for so long that it matters.
     pub(super) rests: bool,
-    /// The page was left; until [`Input::Awake`].
+    /// The page was left, and is not known to be back.
     pub(super) aside: bool,
     pub(super) was_open: bool,
     pub(super) refreshed_credentials: bool,
@@ -130,10 +130,7 @@ impl Client {
                 self.commit();
                 self.put_aside();
             }
-            Input::Awake => {
-                self.aside = false;
-                self.awake();
-            }
+            Input::Awake => self.back(),
             Input::Stop { started } => self.stop(started),
             Input::Reconnect { started } => self.reconnect(started),
             Input::ClearCursor => self.clear_cursor(),
@@ -311,7 +308,7 @@ impl Client {
 
     pub(super) fn online(&mut self) {
         self.online = true;
-        self.awake();
+        self.back();
     }
 
     pub(super) fn awake(&mut self) {

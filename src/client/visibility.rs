@@ -64,6 +64,12 @@ impl Client {
         self.aside = true;
     }
 
+    /// The page, or its network, is back.
+    pub(super) fn back(&mut self) {
+        self.aside = false;
+        self.awake();
+    }
+
     /// Closes the connection, until an input says that there may be another one.
     fn close_for_now(&mut self, reason: &str) {
         let was_open = self.state == State::Open;

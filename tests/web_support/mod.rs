@@ -112,7 +112,7 @@ fn host(recorded: &Rc<RefCell<Recorded>>, fetch: Option<&Function>) -> Host {
         on_notify.borrow_mut().notices.push(with_kind(notice));
     });
     set("notify", notify.into_js_value());
-    for name in ["enter", "leave", "connected"] {
+    for name in ["enter", "leave"] {
         set(name, Function::new_no_args("").into());
     }
     let on_committed = Rc::clone(recorded);
@@ -122,6 +122,7 @@ fn host(recorded: &Rc<RefCell<Recorded>>, fetch: Option<&Function>) -> Host {
     set("committed", committed.into_js_value());
     let request = Function::new_with_args("own", "return async (url, init) => (own ?? fetch)(url, init)");
     let own = fetch.map_or(JsValue::UNDEFINED, JsValue::from);
+    set("connected", Function::new_no_args("").into());
     set("request", request.call1(&JsValue::UNDEFINED, &own).expect("a function"));
     host.unchecked_into()
 }
