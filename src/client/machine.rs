@@ -122,15 +122,15 @@ impl Client {
                 self.commit_later();
             }
             Input::Flush => self.commit(),
-            Input::Online => self.online(),
-            Input::Offline => self.online = false,
-            Input::Hidden => self.hidden(),
-            Input::Visible => self.visible(),
             Input::PutAside => {
                 self.commit();
                 self.put_aside();
             }
-            Input::Awake => self.back(),
+            Input::Online => self.online(),
+            Input::Offline => self.online = false,
+            Input::Hidden => self.hidden(),
+            Input::Visible => self.visible(),
+            Input::Awake => self.awake(),
             Input::Stop { started } => self.stop(started),
             Input::Reconnect { started } => self.reconnect(started),
             Input::ClearCursor => self.clear_cursor(),
@@ -308,10 +308,11 @@ impl Client {
 
     pub(super) fn online(&mut self) {
         self.online = true;
-        self.back();
+        self.awake();
     }
 
     pub(super) fn awake(&mut self) {
+        self.aside = false;
         match self.state {
             // What a new connection brings would only lie about with the rest, and more of it with each of them.
             State::Retrying | State::Open if !self.is_drained() => self.put_off = true,

@@ -64,12 +64,6 @@ impl Client {
         self.aside = true;
     }
 
-    /// The page, or its network, is back.
-    pub(super) fn back(&mut self) {
-        self.aside = false;
-        self.awake();
-    }
-
     /// Closes the connection, until an input says that there may be another one.
     fn close_for_now(&mut self, reason: &str) {
         let was_open = self.state == State::Open;
@@ -93,7 +87,7 @@ impl Client {
         }
         if was_paused {
             self.drained(true);
-        } else if self.state == State::Retrying {
+        } else if self.state == State::Retrying && !self.aside {
             self.awake();
         }
     }
