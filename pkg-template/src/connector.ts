@@ -52,8 +52,6 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   /** The cursor and the ids processed beyond it: should the core fail, the stream goes on from here in a new one. */
   #progress: string[] = [];
   #forgetTrap: (() => void) | undefined;
-  /** Ends the present connection without the core. */
-  #endConnection: (() => void) | undefined;
   /** What the app wants, whatever became of it: a failed core is replaced by one that goes on, or by one that rests. */
   #wanted = false;
   readonly #traps = new Traps();
@@ -381,8 +379,6 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     this.#consumers?.forget();
     this.#forgetTrap?.();
     this.#core = undefined;
-    // The lost instance reads it no more, and would hold one of the few that a browser has for each host.
-    this.#endConnection?.();
     this.#names.length = 0;
     const told = new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry });
     this.#tellError(told);
@@ -407,7 +403,6 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     trapped: (message) => this.#trapped(message),
     ask: (option) => this.#requests.ask(option),
     request: (url, init, cursor) => this.#requests.send(url, init, cursor),
-    connected: (end) => { this.#endConnection = end; },
     committed: (cursor, done = []) => {
       this.#progress = [cursor, ...done];
       this.#keeper?.save(cursor, done);
