@@ -122,3 +122,48 @@ fn a_request_that_may_not_be_repeated_and_a_stream_that_was_stopped_are_left_alo
     scenario.pass(1);
     assert_eq!(scenario.state(), State::Retrying);
 }
+
+/// A page that is left and comes back: its state in the meantime, and the requests made until then and after. Of its return
+/// it hears first that it is seen again.
+fn check_left(name: &str, make: impl Fn() -> Scenario, state: State, requests: (usize, usize)) {
+    for back in [Input::Awake, Input::Online] {
+        let mut scenario = make();
+        scenario.input(Input::PutAside);
+        assert_eq!(scenario.state(), state, "{name}");
+        scenario.input(Input::Hidden).pass(3_600_000).input(Input::Visible);
+        let meanwhile = scenario.requests.len();
+        scenario.input(back);
+        assert_eq!((meanwhile, scenario.requests.len() - meanwhile), requests, "{name}");
+    }
+}
+
+#[test]
+fn a_page_that_is_left_holds_no_connection_until_it_comes_back() {
+    let quiet = |repeatable| Scenario::opened(Config { repeatable, liveness: None, ..exact() });
+    let with_cursor = |repeatable| {
+        let mut scenario = quiet(repeatable);
+        scenario.bytes(event("1", "a"));
+        scenario
+    };
+    check_left("open, with a cursor", || with_cursor(true), State::Retrying, (1, 1));
+    // What comes meanwhile would be lost, and so the page is loaded anew instead.
+    check_left("open, without a cursor", || quiet(true), State::Open, (1, 0));
+    check_left("not to be repeated", || with_cursor(false), State::Open, (1, 0));
+    let retrying = || {
+        let mut scenario = with_cursor(true);
+        scenario.end();
+        scenario
+    };
+    check_left("between two attempts", retrying, State::Retrying, (1, 1));
+}
+
+#[test]
+fn leaving_a_page_is_told_and_a_stop_ends_it() {
+    let mut scenario = open(WhenHidden::Stay);
+    scenario.input(Input::PutAside);
+    let close = Notice::Close { reason: "page_left".to_owned(), will_reconnect: true, retry_in: None };
+    assert!(scenario.take_notices().contains(&close));
+    assert_eq!(scenario.aborted.len(), 1);
+    scenario.input(Input::Stop { started: 1 }).input(Input::Connect);
+    assert_eq!((scenario.state(), scenario.requests.len()), (State::Connecting, 2));
+}

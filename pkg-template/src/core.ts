@@ -8,6 +8,8 @@ import { type CoreExports, loadWasm, resetWasm } from './loader.js';
 
 /** Held weakly: that its core may fail is no reason to keep a stream that nobody uses. */
 const listeners = new Set<WeakRef<TrapListener>>();
+/** How the connection of a listener's stream is ended without its core. */
+const connections = new WeakMap<TrapListener, () => void>();
 let hooked = false;
 let replacing = false;
 
@@ -24,6 +26,11 @@ export async function loadCore(): Promise<CoreExports> {
 /** Hears of a failure that lost the instance, after it has been replaced. */
 export interface TrapListener {
   trapped(message: string): void;
+}
+
+/** A stream was connected anew; `end` ends the connection without the core. */
+export function connected(listener: TrapListener, end: () => void): void {
+  connections.set(listener, end);
 }
 
 /** Answers how to listen no more. */
@@ -73,6 +80,12 @@ function trapped(message: string): void {
     replacing = false;
     resetWasm();
     setTrapHook(trapped);
-    for (const weak of [...listeners]) weak.deref()?.trapped(message);
+    for (const weak of [...listeners]) {
+      const listener = weak.deref();
+      if (listener === undefined) continue;
+      // The lost instance reads it no more, and would hold one of the few that a browser has for each host.
+      connections.get(listener)?.();
+      listener.trapped(message);
+    }
   }, 0);
 }

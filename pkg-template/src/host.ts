@@ -1,11 +1,11 @@
 // The core's side of a connector: what it calls, held so that neither keeps the other alive.
 
-import { enterCore, leaveCore, type TrapListener } from './core.js';
+import { connected, enterCore, leaveCore, type TrapListener } from './core.js';
 import { reportUnhandled } from './errors.js';
 import type { Host } from './glue/core.js';
 
 /** What a connector does for its core. */
-export type HostTarget = Omit<Host, 'enter' | 'leave'> & TrapListener;
+export type HostTarget = Omit<Host, 'enter' | 'leave' | 'connected'> & TrapListener;
 
 /**
  * The host that the core holds. It holds its connector weakly: the core hangs on the connector, and the two would keep
@@ -31,6 +31,7 @@ export function hostOf(weak: WeakRef<HostTarget>): Host {
       ?? Promise.reject(new Error('nobody waits for it')),
     request: (...request) => safely<Promise<unknown> | undefined>(undefined, (target) => target.request(...request))
       ?? Promise.reject(new Error('nobody waits for it')),
+    connected: (end) => safely(undefined, (target) => connected(target, end)),
     committed: (cursor, done) => safely(undefined, (target) => target.committed(cursor, done)),
     restore: () => safely(undefined, (target) => target.restore()),
   };

@@ -77,6 +77,11 @@ async function load(): Promise<CoreExports> {
   if (typeof WebAssembly === 'undefined') {
     throw new WasmLoadError('wasm_blocked', 'there is no WebAssembly here (an old browser, or one in lockdown mode)');
   }
+  // The global one: in the package the bare name is lazy-text.ts's.
+  if (typeof globalThis.TextDecoder !== 'function') {
+    const advice = "hand Node's in where the test environment is set up, with fetch and ReadableStream";
+    throw new WasmLoadError('wasm_blocked', `there is no TextDecoder here; in jsdom, ${advice}`);
+  }
   if (source === undefined) {
     const advice = "call its initialize(source) first, or import from 'holdfast-sse'";
     throw new WasmLoadError('invalid_option', `holdfast-sse/slim carries no WebAssembly: ${advice}`);

@@ -246,6 +246,7 @@ impl Client {
         self.timers.clear(Timer::Retry);
         self.timers.clear(Timer::Hidden);
         self.rests = false;
+        self.aside = false;
         self.notify(Notice::Close { reason: reason.to_owned(), will_reconnect: false, retry_in: None });
         self.commit();
     }

@@ -64,7 +64,9 @@ pub enum Input<'a> {
     Hidden,
     /// The page is seen again.
     Visible,
-    /// The page was frozen or asleep: its sockets may be dead without a sign.
+    /// The page is left, and may come back; if it does, [`Input::Awake`] says so. What is unsaved is to be saved.
+    PutAside,
+    /// The page was left, frozen or asleep: its sockets may be dead without a sign.
     Awake,
     /// The app stops the stream; records behind this token were never given to it. May be told again with an earlier
     /// token, where a handler fails after the stop and its event is to come again.

@@ -44,6 +44,8 @@ pub struct Client {
     pub(super) put_off: bool,
     /// The page has been hidden for so long that it matters.
     pub(super) rests: bool,
+    /// The page was left, and is not known to be back.
+    pub(super) aside: bool,
     pub(super) was_open: bool,
     pub(super) refreshed_credentials: bool,
 }
@@ -71,6 +73,7 @@ impl Client {
             hidden: false,
             put_off: false,
             rests: false,
+            aside: false,
             was_open: false,
             refreshed_credentials: false,
             config,
@@ -119,6 +122,10 @@ impl Client {
                 self.commit_later();
             }
             Input::Flush => self.commit(),
+            Input::PutAside => {
+                self.commit();
+                self.put_aside();
+            }
             Input::Online => self.online(),
             Input::Offline => self.online = false,
             Input::Hidden => self.hidden(),
@@ -305,6 +312,7 @@ impl Client {
     }
 
     pub(super) fn awake(&mut self) {
+        self.aside = false;
         match self.state {
             // What a new connection brings would only lie about with the rest, and more of it with each of them.
             State::Retrying | State::Open if !self.is_drained() => self.put_off = true,

@@ -1,5 +1,5 @@
 //! What becomes of a stream whose page nobody looks at: it stays, its reading pauses, or its connection is closed until
-//! the page is seen again.
+//! the page is seen again. One whose page is left, and may come back out of a cache, is closed until it does.
 
 use super::machine::Client;
 use super::notice::Notice;
@@ -44,24 +44,37 @@ impl Client {
             return;
         }
         match self.state {
-            State::Open | State::Connecting => {
-                let was_open = self.state == State::Open;
-                if self.timers.take_due(Timer::Stable, self.now_ms) {
-                    self.backoff.forgive();
-                }
-                self.abort();
-                self.hang_up();
-                self.transition(TransitionReason::Lost);
-                if was_open {
-                    self.notify(Notice::Close {
-                        reason: "hidden".to_owned(),
-                        will_reconnect: true,
-                        retry_in: None,
-                    });
-                }
-            }
+            State::Open | State::Connecting => self.close_for_now("hidden"),
             State::Retrying => self.timers.clear(Timer::Retry),
             State::Idle | State::Closed => {}
+        }
+    }
+
+    /// The page is left: browsers keep one for its return only where it holds no connection. What could not be made good
+    /// after it stays, and costs the page its place in the cache.
+    pub(super) fn put_aside(&mut self) {
+        let has_cursor = !self.intake.ledger.accepted().is_empty();
+        match self.state {
+            State::Open if !has_cursor || !self.may_repeat() => return,
+            State::Connecting if !self.may_repeat() => return,
+            State::Open | State::Connecting => self.close_for_now("page_left"),
+            State::Retrying => self.timers.clear(Timer::Retry),
+            State::Idle | State::Closed => return,
+        }
+        self.aside = true;
+    }
+
+    /// Closes the connection, until an input says that there may be another one.
+    fn close_for_now(&mut self, reason: &str) {
+        let was_open = self.state == State::Open;
+        if self.timers.take_due(Timer::Stable, self.now_ms) {
+            self.backoff.forgive();
+        }
+        self.abort();
+        self.hang_up();
+        self.transition(TransitionReason::Lost);
+        if was_open {
+            self.notify(Notice::Close { reason: reason.to_owned(), will_reconnect: true, retry_in: None });
         }
     }
 
@@ -74,7 +87,7 @@ impl Client {
         }
         if was_paused {
             self.drained(true);
-        } else if self.state == State::Retrying {
+        } else if self.state == State::Retrying && !self.aside {
             self.awake();
         }
     }
@@ -84,8 +97,8 @@ impl Client {
         self.rests && self.config.when_hidden == WhenHidden::Pause
     }
 
-    /// Whether a request can be made now: there is a network, and the page is not one that waits to be seen.
+    /// Whether a request can be made now: there is a network, and the page is not one that waits to be seen or to come back.
     pub(super) fn may_request(&self) -> bool {
-        self.online && (!self.rests || self.is_paused())
+        self.online && !self.aside && (!self.rests || self.is_paused())
     }
 }

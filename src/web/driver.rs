@@ -77,7 +77,7 @@ impl Driver {
             transport.abort();
         }
         self.page_watch.take();
-        self.store.borrow_mut().abandon();
+        self.store.borrow_mut().let_go_now();
         self.wake_up.borrow_mut().set(0, None, |_| {});
     }
 
@@ -90,6 +90,13 @@ impl Driver {
     fn page_event(self: &Rc<Self>, event: PageEvent) {
         match event {
             PageEvent::Leaving => self.input(Input::Flush),
+            PageEvent::PutAside => {
+                self.input(Input::PutAside);
+                // Nor may it hold a lock, or wait for one. The next request takes it again.
+                if self.client.borrow().state() == State::Retrying {
+                    self.store.borrow_mut().let_go_now();
+                }
+            }
             PageEvent::Hidden => {
                 self.input(Input::Flush);
                 self.input(Input::Hidden);

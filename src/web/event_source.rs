@@ -66,6 +66,7 @@ impl Source {
         init.set_with_credentials(with_credentials);
         let source = EventSource::new_with_event_source_init_dict(&url.href(), &init)
             .map_err(|error| Stop::final_(Code::InvalidUrl, message_of(&error)))?;
+        wanted(&self.driver, self.id)?.host.tell_connected(&source, "close");
         let weak = Rc::downgrade(self);
         let listener = Listener::new(move |event: JsValue| {
             if let Some(this) = weak.upgrade() {

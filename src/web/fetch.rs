@@ -59,6 +59,9 @@ impl Transport for Fetching {
 /// Starts a request; what comes of it reaches the driver as inputs.
 pub(crate) fn start(driver: &Rc<Driver>, request: Request) -> Rc<dyn Transport> {
     let controller = AbortController::new().ok();
+    if let Some(controller) = &controller {
+        driver.host.tell_connected(controller, "abort");
+    }
     let id = request.id;
     let weak = Rc::downgrade(driver);
     let fetching =

@@ -25,6 +25,8 @@ export interface Host {
   ask(option: string): Promise<unknown>;
   /** Makes a request. Answers with its response, or with the response and what the app decided about it. */
   request(url: string, init: RequestInit, cursor: string): Promise<unknown>;
+  /** A connection was begun; `end` ends it without the core, which a trap may take away. */
+  connected(end: () => void): void;
   /** The cursor moved to here: everything up to it is processed, and so are the ids in `done`. */
   committed(cursor: string, done: string[] | undefined): void;
   /** Load the cursor from the app's own store; answered with `restored`. */
@@ -76,6 +78,9 @@ extern "C" {
     ) -> js_sys::Promise;
 
     #[wasm_bindgen(method, structural)]
+    fn connected(this: &Host, end: &Function);
+
+    #[wasm_bindgen(method, structural)]
     fn committed(this: &Host, cursor: &str, done: Option<Array>);
 
     #[wasm_bindgen(method, structural)]
@@ -100,6 +105,13 @@ impl Host {
             call.notices.clone(),
         );
         finished as u64
+    }
+
+    /// Tells how a connection is ended without us: by this method of `object`.
+    pub(crate) fn tell_connected(&self, object: &JsValue, method: &str) {
+        if let Some(end) = js_sys::Reflect::get(object, &method.into()).ok().as_ref().and_then(as_function) {
+            self.connected(&end.bind0(object));
+        }
     }
 
     pub(crate) fn tell_committed(&self, record: &StoredRecord) {

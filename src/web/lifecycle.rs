@@ -1,5 +1,8 @@
 //! The page's life: the network comes and goes, tabs are hidden, frozen, cached and ended.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
 use web_sys::EventTarget;
@@ -13,6 +16,8 @@ pub(crate) enum PageEvent {
     Offline,
     /// It may end, or be frozen, without another word.
     Leaving,
+    /// The same, and it may come back out of a cache, in which case `Back` follows.
+    PutAside,
     /// Nobody sees it any more; it may end, too.
     Hidden,
     Visible,
@@ -42,6 +47,7 @@ pub(crate) struct PageWatch {
 impl PageWatch {
     pub(crate) fn new(tell: impl Fn(PageEvent) + Clone + 'static) -> Self {
         let mut listeners = Vec::new();
+        let aside = Rc::new(Cell::new(false));
         for (name, of_document, event) in LISTENED {
             let target = if of_document {
                 global("document")
@@ -51,11 +57,20 @@ impl PageWatch {
             let Some(target) = target.and_then(|target| target.dyn_into::<EventTarget>().ok()) else {
                 continue;
             };
-            let tell = tell.clone();
+            let (tell, aside) = (tell.clone(), Rc::clone(&aside));
             let closure = Listener::new(move |dom_event: JsValue| {
-                if name == "pageshow" && !flag(&dom_event, "persisted").is_truthy() {
+                let cached = flag(&dom_event, "persisted").is_truthy();
+                match name {
+                    "pagehide" if cached => {
+                        aside.set(true);
+                        return tell(PageEvent::PutAside);
+                    }
                     // Not back from the cache: a load like any other.
-                    return;
+                    "pageshow" if !cached => return,
+                    "pageshow" => aside.set(false),
+                    // Chromium freezes and resumes what it caches, too: one return is not two.
+                    "freeze" | "resume" if aside.get() => return,
+                    _ => {}
                 }
                 let seen = event == PageEvent::Hidden && !is_hidden();
                 tell(if seen { PageEvent::Visible } else { event });

@@ -95,8 +95,8 @@ impl CursorStore {
         }
     }
 
-    /// Nobody waits for anything any more.
-    pub(crate) fn abandon(&mut self) {
+    /// Gives the lock back, or the wish for it, whatever waits for it.
+    pub(crate) fn let_go_now(&mut self) {
         self.lock = None;
     }
 

@@ -162,3 +162,53 @@ for (const store of ['IndexedDBStorage', 'LocalStorageAdapter', 'SessionStorageA
     await tab.waitForFunction(async (name) => (await new holdfast[name]('mine').get()) == null, store);
   });
 }
+
+test('by default the key is origin and path: a token in the query is stored nowhere', { timeout: 20_000 }, async (t) => { // K7
+  last = 3;
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const tab = await open(context);
+  const follow = (token) => tab.evaluate((query) => new Promise((resolve) => {
+    got.length = 0;
+    window.connector = holdfast.connectSSE(`/stream?access_token=${query}#part`, {
+      persistLastEventId: true,
+      onEvent: (event) => { got.push(event.id); if (event.id === '3' || event.id === '4') setTimeout(resolve, 0); },
+    });
+  }), token);
+  await follow('secret-1');
+  const stored = await tab.evaluate(async () => {
+    const locks = (await navigator.locks.query()).held.map(({ name }) => name);
+    return { keys: [localStorage, sessionStorage].map((storage) => Object.keys(storage)), locks, text: JSON.stringify([localStorage, sessionStorage]) };
+  });
+  const key = `holdfast:1:${site.address}/stream`;
+  assert.deepEqual(stored.keys, [[key], [key]]);
+  assert.deepEqual(stored.locks, [key]);
+  assert.doesNotMatch(stored.text, /secret|token|part/);
+  // Another token is the same stream.
+  await tab.evaluate(() => connector.stop());
+  publish();
+  await follow('secret-2');
+  assert.deepEqual(await tab.evaluate(() => got), ['4']);
+});
+
+test('a URL function with persistLastEventId and no key is an error that names persistKey', async (t) => { // K7
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const tab = await open(context);
+  const told = await tab.evaluate(() => new Promise((resolve) => {
+    const connector = holdfast.connectSSE(() => '/stream', {
+      persistLastEventId: true,
+      onError: ({ code, message, willRetry }) => resolve({ code, message, willRetry, state: connector.state }),
+    });
+  }));
+  assert.deepEqual([told.code, told.willRetry, told.state], ['invalid_option', false, 'closed']);
+  assert.match(told.message, /persistKey takes a string, since the URL is a function/);
+  const keys = await tab.evaluate(async () => {
+    await new Promise((resolve) => {
+      const onEvent = () => { setTimeout(resolve, 0); };
+      holdfast.connectSSE(() => '/stream?token=x', { persistLastEventId: true, persistKey: 'mine', onEvent });
+    });
+    return Object.keys(localStorage);
+  });
+  assert.deepEqual(keys, ['holdfast:1:mine']);
+});

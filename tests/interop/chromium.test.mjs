@@ -41,6 +41,8 @@ for (const [name, query, options] of [
   ['express', 'coding=br&eol=CR', { lastEventIdParam: 'lastEventId' }],
   ['better-sse', 'coding=gzip', {}],
   ['better-sse', 'coding=br', { lastEventIdParam: 'lastEventId' }],
+  ['hono', 'compress=1', {}],
+  ['hono', 'compress=', { lastEventIdParam: 'lastEventId' }],
 ]) {
   test(`${name}, ${query}, the cursor in ${options.lastEventIdParam ? 'the query' : 'a header'}`, async (t) => {
     const server = await foreign(t, name, 6);

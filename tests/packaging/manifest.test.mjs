@@ -2,8 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
+import { problemAffectsResolutionKind } from '@arethetypeswrong/core/problems';
 import { publint } from 'publint';
 import { formatMessage } from 'publint/utils';
 import { inRepository } from '../support/paths.mjs';
@@ -11,31 +14,54 @@ import { makeApp } from './app.mjs';
 
 const manifest = JSON.parse(readFileSync(inRepository('pkg/package.json'), 'utf8'));
 
-const strict = { strict: true, noEmit: true, skipLibCheck: false, target: 'ES2022', lib: ['ES2022', 'DOM'], types: [] };
+const options = {
+  strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true, noEmit: true, skipLibCheck: false,
+  target: 'ES2022', lib: ['ES2022', 'DOM', 'DOM.Iterable'], types: [],
+};
+const tsconfig = (resolution) => JSON.stringify({ compilerOptions: { ...options, ...resolution }, include: ['*.ts'] });
+
+/** An app's modules: our own tests of types, and here one of each entry point that they leave out. */
 const files = {
+  ...Object.fromEntries(readdirSync(inRepository('tests/types')).filter((name) => name.endsWith('.ts')).map((name) => [
+    // Node wants the names of files written out.
+    name, readFileSync(inRepository(`tests/types/${name}`), 'utf8').replace("from './events'", "from './events.js'"),
+  ])),
   'main.ts': `
     import { version } from 'holdfast-sse';
-    import { initialize, type WasmSource } from 'holdfast-sse/slim';
+    import { FileStorage } from 'holdfast-sse/node';
+    import { DedupeCache, loadPolicies } from 'holdfast-sse/policies';
+    import { connectSSE, initialize, type SSEConnector, type WasmSource } from 'holdfast-sse/slim';
     const source: WasmSource = new URL('https://example.org/core.wasm');
     export const found: Promise<string> = initialize(source).then(version);
     // @ts-expect-error the version is not there at once
     export const early: string = version();
+    export const policies: Promise<DedupeCache> = loadPolicies().then(() => new DedupeCache());
+    export const stream: SSEConnector = connectSSE('/stream', { eventIdStorage: new FileStorage('cursor.json') });
+    // @ts-expect-error a path, not a number
+    export const wrong = new FileStorage(1);
   `,
   'bundler.json': tsconfig({ module: 'ESNext', moduleResolution: 'Bundler' }),
   'node.json': tsconfig({ module: 'NodeNext', moduleResolution: 'NodeNext' }),
 };
 
-function tsconfig(resolution) {
-  return JSON.stringify({ compilerOptions: { ...strict, ...resolution }, files: ['main.ts'] });
-}
-
 let app;
-before(() => (app = makeApp(files)));
+before(() => (app = makeApp(files, { tools: true })));
 after(() => app?.remove());
 
 test('publint has nothing to say', async () => {
   const { messages } = await publint({ pkgDir: inRepository('pkg'), strict: true });
   assert.deepEqual(messages.map((message) => formatMessage(message, manifest)), []);
+});
+
+test('arethetypeswrong has nothing to say of ES modules, entry point by entry point', async () => {
+  const tarball = readFileSync(join(app.folder, readdirSync(app.folder).find((name) => name.endsWith('.tgz'))));
+  const { entrypoints, problems } = await checkPackage(createPackageFromTarballData(tarball), { excludeEntrypoints: ['./core.wasm'] });
+  const expected = Object.keys(manifest.exports).filter((name) => name !== './core.wasm');
+  assert.deepEqual(Object.keys(entrypoints).sort(), expected.sort());
+  // The package is of ES modules only: what reads none, such as TypeScript's `node10`, is not meant.
+  const kinds = ['node16-esm', 'bundler'];
+  const told = problems.filter((problem) => kinds.some((kind) => problemAffectsResolutionKind(problem, kind, { entrypoints, problems })));
+  assert.deepEqual(told, []);
 });
 
 test('the version is the crate\'s, and the package is free of side effects and dependencies', () => {

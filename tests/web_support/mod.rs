@@ -122,6 +122,7 @@ fn host(recorded: &Rc<RefCell<Recorded>>, fetch: Option<&Function>) -> Host {
     set("committed", committed.into_js_value());
     let request = Function::new_with_args("own", "return async (url, init) => (own ?? fetch)(url, init)");
     let own = fetch.map_or(JsValue::UNDEFINED, JsValue::from);
+    set("connected", Function::new_no_args("").into());
     set("request", request.call1(&JsValue::UNDEFINED, &own).expect("a function"));
     host.unchecked_into()
 }

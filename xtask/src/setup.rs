@@ -14,6 +14,8 @@ const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 pub fn all() -> Result<(), String> {
     for_build()?;
     for_wasm_tests()?;
+    firefox()?;
+    webkit()?;
     redis()?;
     println!("everything is there");
     Ok(())
@@ -59,8 +61,7 @@ pub fn redis() -> Result<(), String> {
 
 /// Chromium and its driver. `CHROMIUM` and `CHROMEDRIVER` may name others.
 pub fn browser() -> Result<(), String> {
-    let driver = env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".to_owned());
-    if chromium().is_some() && sh::find(&driver).is_some() {
+    if chromium().is_some() && sh::find(&chromedriver()).is_some() {
         return Ok(());
     }
     apt_install(&["chromium", "chromium-driver"])?;
@@ -68,6 +69,31 @@ pub fn browser() -> Result<(), String> {
         Some(_) => Ok(()),
         None => Err("Chromium was installed but is not on PATH; name it in CHROMIUM".to_owned()),
     }
+}
+
+/// Firefox and its driver, which Debian has not. `FIREFOX` and `GECKODRIVER` may name others.
+pub fn firefox() -> Result<(), String> {
+    let (firefox, driver) = (named("FIREFOX", "firefox-esr"), geckodriver());
+    if sh::find(&firefox).is_none() {
+        apt_install(&["firefox-esr"])?;
+    }
+    if sh::find(&driver).is_none() {
+        println!("geckodriver drives Firefox; compiling it takes some minutes, once");
+        sh::run("cargo", &["install", "geckodriver", "--locked"])?;
+    }
+    Ok(())
+}
+
+pub fn geckodriver() -> String {
+    named("GECKODRIVER", "geckodriver")
+}
+
+/// WebKit's driver with the browser that it drives, and a display for it: it has no headless mode.
+pub fn webkit() -> Result<(), String> {
+    if ["WebKitWebDriver", "xvfb-run", "xauth"].iter().all(|tool| sh::find(tool).is_some()) {
+        return Ok(());
+    }
+    apt_install(&["webkit2gtk-driver", "xvfb", "xauth"])
 }
 
 /// nginx with Nchan, which the server is measured beside.
@@ -79,12 +105,21 @@ pub fn nchan() -> Result<(), String> {
     apt_install(&["nginx-light", "libnginx-mod-nchan"])
 }
 
+pub fn chromedriver() -> String {
+    named("CHROMEDRIVER", "chromedriver")
+}
+
 /// The browser that tests and benches drive.
 pub fn chromium() -> Option<String> {
     if let Ok(named) = env::var("CHROMIUM") {
         return sh::find(&named).map(|path| path.display().to_string());
     }
     BROWSERS.iter().find_map(|name| sh::find(name)).map(|path| path.display().to_string())
+}
+
+/// The program that the environment names, or the usual one.
+fn named(variable: &str, usual: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| usual.to_owned())
 }
 
 fn wasm_target() -> Result<(), String> {

@@ -1,6 +1,5 @@
 //! All tests, the quick ones first; each part's output goes to a log, which is shown when the part fails.
 
-use std::env;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -19,7 +18,7 @@ const NODE_TEST_LIMIT_MS: &str = "--test-timeout=300000";
 
 type Run = fn(&mut Part) -> Result<(), String>;
 
-const PARTS: [(&str, Run); 7] = [
+const PARTS: [(&str, Run); 8] = [
     ("lint", lint),
     ("native", native),
     ("node", node),
@@ -27,6 +26,7 @@ const PARTS: [(&str, Run); 7] = [
     ("wasm", wasm),
     ("packaging", packaging),
     ("browser", browser),
+    ("browsers", browsers),
 ];
 
 pub fn names() -> String {
@@ -151,14 +151,16 @@ fn native(part: &mut Part) -> Result<(), String> {
 /// Rust tests in a browser, with a real server beside them.
 fn wasm(part: &mut Part) -> Result<(), String> {
     setup::for_wasm_tests()?;
+    wasm_tests(part, ["--chrome", "--chromedriver"], &setup::chromedriver())
+}
+
+fn wasm_tests(part: &mut Part, options: [&str; 2], driver: &str) -> Result<(), String> {
     part.sh("cargo", &server::BUILD)?;
     let server = Server::start()?;
     println!("  the server for the tests is at {}", server.address);
     // A driver that is named is not looked up on the network.
-    let driver = env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".to_owned());
-    let driver = sh::find(&driver).ok_or("chromedriver is not on PATH")?.display().to_string();
-    let mut command =
-        sh::command("wasm-pack", &["test", "--headless", "--chrome", "--chromedriver", &driver]);
+    let path = sh::find(driver).ok_or(format!("{driver} is not on PATH"))?.display().to_string();
+    let mut command = sh::command("wasm-pack", &["test", "--headless", options[0], options[1], &path]);
     command.args(["--mode", "no-install"]);
     // Read when the tests are compiled: they have no environment in the browser.
     command.env("HOLDFAST_TEST_SERVER", &server.address);
@@ -191,6 +193,16 @@ fn browser(part: &mut Part) -> Result<(), String> {
     build::once()?;
     part.sh("cargo", &server::BUILD)?;
     part.command(node_tests("tests/browser")?)
+}
+
+/// The other engines: Firefox with the Rust tests as well, and WebKit.
+fn browsers(part: &mut Part) -> Result<(), String> {
+    setup::for_wasm_tests()?;
+    setup::firefox()?;
+    setup::webkit()?;
+    build::once()?;
+    wasm_tests(part, ["--firefox", "--geckodriver"], &setup::geckodriver())?;
+    part.command(node_tests("tests/browsers")?)
 }
 
 /// Node's own test runner on every `*.test.mjs` of a folder: one file after the other, since two browsers at once

@@ -1,12 +1,12 @@
 // better-sse on Express. Its query is that of express.mjs, as far as better-sse can: ids, resume, coding, torn, and
 // keepAlive=MS for the interval of its comments. The history is an array, as in its own guide.
 
-import { createBrotliCompress, createGzip } from 'node:zlib';
+import { createBrotliCompress, createDeflate, createGzip } from 'node:zlib';
 import { createSession, NodeHttp1Connection } from 'better-sse';
 import { serveLog } from './express-routes.mjs';
 import { eventAt, head, Log } from './log.mjs';
 
-const CODINGS = { gzip: createGzip, br: createBrotliCompress };
+const CODINGS = { gzip: createGzip, deflate: createDeflate, br: createBrotliCompress };
 
 /** Its connection, with what it writes compressed and flushed. */
 class CompressedConnection extends NodeHttp1Connection {

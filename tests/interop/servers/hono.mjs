@@ -5,6 +5,7 @@ import { serve } from '@hono/node-server';
 import { Hono } from 'hono';
 import { bearerAuth } from 'hono/bearer-auth';
 import { compress } from 'hono/compress';
+import { cors } from 'hono/cors';
 import { streamSSE } from 'hono/streaming';
 import { eventAt, head, listening, Log, port, written } from './log.mjs';
 
@@ -12,11 +13,13 @@ const log = new Log(head);
 const app = new Hono();
 const compressing = compress();
 
+// Pages of any origin may read it.
+app.use('*', cors({ origin: '*', allowHeaders: ['Last-Event-ID', 'Authorization'] }));
 app.use('/stream', (c, next) => (c.req.query('compress') === '1' ? compressing(c, next) : next()));
 
 const stream = (c) => streamSSE(c, async (out) => {
   const { ids, resume, torn } = c.req.query();
-  let sent = resume === '1' ? Number(c.req.header('Last-Event-ID') ?? 0) : 0;
+  let sent = resume === '1' ? Number(c.req.header('Last-Event-ID') ?? c.req.query('lastEventId') ?? 0) : 0;
   let isOpen = true;
   let rest = '';
   let changed = () => {};
