@@ -27,6 +27,7 @@ async fn a_lost_data_folder_is_another_epoch() {
     let mut reader = server.stream(resume("/stream/a", &cursor)).await;
     let open = reader.named("control.open").await.payload();
     assert_eq!(open["position"], cursor, "the same log goes on");
+    reader.named("control.replay_end").await;
     server.json(publish("a", "secret", None, body)).await;
     assert_eq!(reader.any().await.expect("the next").sequence(), 2);
     server.kill();
@@ -276,6 +277,11 @@ async fn logs_are_lines_of_known_keys_without_secrets() {
         reader.named("system.heartbeat").await;
         drop(reader);
         server.json(get("/stream/%00?token=hunter2")).await;
+        let (_, last) = server.json(publish("a", "hunter2", None, r#"{"data":"x"}"#)).await;
+        let mut reader = server.stream(resume("/stream/a", last["id"].as_str().expect("an id"))).await;
+        reader.named("control.replay_end").await;
+        drop(reader);
+        server.json(publish("a", "hunter2", None, r#"{"type":"Wrong","payload":{}}"#)).await;
         server.signal("-TERM");
         assert!(server.ended().await.success());
         let lines = std::fs::read_to_string(log.path()).expect("text");
@@ -293,7 +299,10 @@ async fn logs_are_lines_of_known_keys_without_secrets() {
         "stream.close",
         "stream.reject",
         "resume.attempt",
+        "resume.success",
         "resume.cannot_resume",
+        "publish.reject",
+        "validation.error",
     ] {
         assert!(has(&quiet, event), "{event} is missing in {quiet:?}");
     }

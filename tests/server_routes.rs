@@ -61,7 +61,7 @@ async fn what_is_published_arrives_as_envelope_or_as_it_is() {
 #[tokio::test]
 async fn a_retry_under_the_same_key_is_not_a_second_event() {
     let (_, router) = with_token();
-    let body = r#"{"type":"domain.a","payload":1}"#;
+    let body = r#"{"type":"domain.a","payload":{"n":1}}"#;
     let (_, first) = server_support::json(&router, publish("a", "secret", Some("k-1"), body)).await;
     for _ in 0..3 {
         let (status, again) = server_support::json(&router, publish("a", "secret", Some("k-1"), body)).await;
@@ -69,8 +69,8 @@ async fn a_retry_under_the_same_key_is_not_a_second_event() {
     }
     // Another content, name or kind under the same key is a mistake that must not pass for a success.
     for other in [
-        r#"{"type":"domain.a","payload":2}"#,
-        r#"{"type":"domain.b","payload":1}"#,
+        r#"{"type":"domain.a","payload":{"n":2}}"#,
+        r#"{"type":"domain.b","payload":{"n":1}}"#,
         r#"{"event":"domain.a","data":"1"}"#,
     ] {
         let (status, answer) =
@@ -137,9 +137,174 @@ async fn what_would_lie_to_clients_is_refused() {
     assert_eq!(refused, Err(PublishError::InvalidName));
     let refused = publisher.publish("a", Message::envelope("system.x", &json!({}))).await;
     assert_eq!(refused, Err(PublishError::ReservedName));
+    let refused = publisher.publish("a", Message::envelope("domain.x", &json!([]))).await;
+    assert_eq!(refused, Err(PublishError::InvalidEnvelope("payload")));
     // None of all this was stored.
     let first = publisher.publish("a", Message::text("n", "1")).await.expect("published");
     assert!(first.id.ends_with("-1"), "{}", first.id);
+}
+
+// K16: what `validateEvent` of the client refuses is not published as an envelope.
+#[tokio::test]
+async fn an_envelope_that_breaks_its_schema_is_refused_with_the_field() {
+    let (_, router) = with_token();
+    let envelope = |field: &str, value: Value| {
+        let mut body = json!({ "type": "domain.a", "payload": {} });
+        body[field] = value;
+        body.to_string()
+    };
+    let mut refused = 0;
+    for (field, value) in [
+        ("type", json!("Domain.a")),
+        ("type", json!("domain..a")),
+        ("type", json!(".a")),
+        ("type", json!("1a")),
+        ("type", json!("domain a")),
+        ("type", json!("x".repeat(101))),
+        ("payload", json!(1)),
+        ("payload", json!("x")),
+        ("payload", json!([1])),
+        ("payload", Value::Null),
+        ("correlation_id", json!("c-1")),
+        ("correlation_id", json!("0192F0C1-2345-7678-89ab-0123456789ab")),
+        ("trace_id", json!("")),
+        ("trace_id", json!("t".repeat(129))),
+        ("stream_id", json!("s".repeat(101))),
+        ("retry", json!(300_001)),
+    ] {
+        let body = envelope(field, value.clone());
+        let (status, answer) = server_support::json(&router, publish("a", "secret", None, &body)).await;
+        let code = if value.is_null() { "invalid_body" } else { "invalid_envelope" };
+        assert_eq!((status, answer["code"].as_str()), (StatusCode::BAD_REQUEST, Some(code)), "{body}");
+        let message = answer["message"].as_str().expect("text");
+        assert!(value.is_null() || message.contains(&format!("`{field}`")), "{body}: {message}");
+        refused += u32::from(!value.is_null());
+    }
+    let (status, _) = server_support::json(&router, publish("a", "wrong", None, "{}")).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let text = metrics(&router, "").await.1;
+    for (code, count) in [("invalid_envelope", refused), ("unauthorized", 1)] {
+        let line = format!("sse_server_rejected_publishes_total{{reason=\"{code}\"}} {count}\n");
+        assert!(text.contains(&line), "{text}");
+    }
+    // An event of the app's own form is free text.
+    let (status, _) =
+        server_support::json(&router, publish("a", "secret", None, r#"{"event":"Any Name","data":"[1]"}"#))
+            .await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+// K16, K28: the order of the places is that of `extractTraceId`; what cannot be passed on is passed over.
+#[tokio::test]
+async fn ids_of_traces_and_correlations_get_into_envelopes() {
+    let (_, router) = with_token();
+    let mut reader = ask(&router, get("/stream/a")).await;
+    reader.named("control.open").await;
+    let uuid = "0192f0c1-2345-7678-89ab-0123456789ab";
+    let body = json!({
+        "type": "domain.a", "payload": {}, "correlation_id": uuid, "stream_id": "s-1", "retry": 2000,
+    });
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let own = |id: &str| {
+        let mut body = body.clone();
+        body["trace_id"] = id.into();
+        body.to_string()
+    };
+    for (path, headers, body, trace_id) in [
+        ("/publish/a", &[][..], body.to_string(), Value::Null),
+        ("/publish/a?trace_id=q-1", &[], body.to_string(), json!("q-1")),
+        ("/publish/a?trace_id=q-1", &[("traceparent", parent)], body.to_string(), json!(&parent[3..35])),
+        ("/publish/a", &[("traceparent", parent), ("x-request-id", "r-1")], body.to_string(), json!("r-1")),
+        ("/publish/a", &[("x-request-id", "r-1"), ("x-trace-id", "t-1")], body.to_string(), json!("t-1")),
+        ("/publish/a", &[("x-request-id", "r-1"), ("x-trace-id", "no good")], body.to_string(), json!("r-1")),
+        ("/publish/a", &[("x-trace-id", "t-1")], own("mine"), json!("mine")),
+    ] {
+        let mut request = Request::post(path).header("authorization", "Bearer secret");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (status, _) =
+            server_support::json(&router, request.body(Body::from(body)).expect("a request")).await;
+        assert_eq!(status, StatusCode::OK);
+        let envelope = reader.any().await.expect("the event").json();
+        assert_eq!(envelope["trace_id"], trace_id, "{path} {headers:?}");
+        assert_eq!(
+            (&envelope["correlation_id"], &envelope["stream_id"], &envelope["retry"]),
+            (&json!(uuid), &json!("s-1"), &json!(2000))
+        );
+        let stream = Request::get(path.replace("publish", "stream"));
+        let stream = headers.iter().fold(stream, |request, (name, value)| request.header(*name, *value));
+        let mut opened = ask(&router, stream.body(Body::empty()).expect("a request")).await;
+        let expected = if trace_id == "mine" { json!("t-1") } else { trace_id };
+        assert_eq!(opened.named("control.open").await.payload()["trace_id"], expected);
+    }
+}
+
+// All three ways to ask for a stream lead through one door.
+#[tokio::test]
+async fn streams_are_compressed_on_every_route() {
+    let (_, router) = hub(StreamOptions {
+        compress: true,
+        default_channel: Some("a".to_owned()),
+        ..StreamOptions::default()
+    });
+    for path in ["/stream", "/stream?channel=a", "/stream?channel=a&channel=b", "/stream/a"] {
+        let request = Request::get(path).header("accept-encoding", "gzip").body(Body::empty());
+        let reader = ask(&router, request.expect("a request")).await;
+        assert_eq!(reader.headers["content-encoding"], "gzip", "{path}");
+        assert_eq!(reader.headers["vary"], "accept-encoding", "{path}");
+    }
+}
+
+// K30
+#[tokio::test]
+async fn the_buffer_is_shown_where_debug_routes_are() {
+    let (hub, router) = hub(StreamOptions { debug_routes: true, ..StreamOptions::default() });
+    let _reader = opened(&router, "").await;
+    say(&hub, 1..=3).await;
+    let (status, buffer) = server_support::json(&router, get("/debug/buffer?channel=a")).await;
+    let id = |buffer: &Value, name: &str| buffer[name].as_str().expect("an id").to_owned();
+    assert_eq!((status, &buffer["channel"], &buffer["eventCount"]), (StatusCode::OK, &json!("a"), &json!(3)));
+    assert!(id(&buffer, "oldestAvailable").ends_with("-1") && id(&buffer, "newestAvailable").ends_with("-3"));
+    assert_eq!(buffer["readers"], 1);
+    let (_, empty) = server_support::json(&router, get("/debug/buffer?channel=empty")).await;
+    assert_eq!((&empty["oldestAvailable"], &empty["eventCount"]), (&Value::Null, &json!(0)));
+    let (status, _) = server_support::json(&router, get("/debug/buffer?channel=%0a")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+async fn metrics(router: &Router, accept: &str) -> (String, String) {
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    let request = Request::get("/metrics").header("accept", accept).body(Body::empty()).expect("a request");
+    let response = router.clone().oneshot(request).await.expect("an answer");
+    let kind = response.headers()["content-type"].to_str().expect("text").to_owned();
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    (kind, String::from_utf8(bytes.to_vec()).expect("text"))
+}
+
+// K26
+#[tokio::test]
+async fn metrics_are_written_in_the_format_that_is_asked_for() {
+    let (_, router) = with_token();
+    drop(opened(&router, "").await);
+    for accept in ["", "*/*", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"] {
+        let (kind, text) = metrics(&router, accept).await;
+        assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{accept}: {kind}");
+        assert!(text.contains("# TYPE sse_server_streams_opened counter\n") && text.ends_with("# EOF\n"));
+    }
+    let (kind, text) = metrics(&router, "text/plain;version=0.0.4;q=0.5,*/*;q=0.1").await;
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    for line in [
+        "# HELP sse_server_streams_opened_total Streams that were opened.\n",
+        "# TYPE sse_server_streams_opened_total counter\n",
+        "\nsse_server_streams_opened_total 1\n",
+        "# TYPE sse_server_active_streams gauge\n",
+        "sse_server_disconnects_total{reason=\"client_close\"} 1\n",
+    ] {
+        assert!(text.contains(line), "no {line:?} in {text}");
+    }
+    assert!(!text.contains("# EOF") && !text.contains("_total_total"));
 }
 
 #[tokio::test]
@@ -212,7 +377,7 @@ async fn pages_of_other_origins_are_let_in_by_list() {
         Request::options("/stream/a")
             .header("origin", origin)
             .header("access-control-request-method", "GET")
-            .header("access-control-request-headers", "last-event-id,authorization")
+            .header("access-control-request-headers", "last-event-id,authorization,x-tenant")
             .body(Body::empty())
             .expect("a request")
     };
@@ -224,7 +389,8 @@ async fn pages_of_other_origins_are_let_in_by_list() {
         (list.clone(), "https://app.example.evil.example", None),
         (list, "null", None),
     ] {
-        let (_, router) = hub(StreamOptions { cors, ..StreamOptions::default() });
+        let cors_headers = vec!["X-Tenant".to_owned(), "no name".to_owned()];
+        let (_, router) = hub(StreamOptions { cors, cors_headers, ..StreamOptions::default() });
         let answer = ask(&router, preflight(origin)).await;
         let header = |reader: &Reader, name: &str| {
             reader.headers.get(name).map(|value| value.to_str().expect("text").to_lowercase())
@@ -233,7 +399,11 @@ async fn pages_of_other_origins_are_let_in_by_list() {
         if allowed.is_some() {
             assert_eq!(answer.status, StatusCode::OK);
             let headers = header(&answer, "access-control-allow-headers").expect("a list");
-            assert!(headers.contains("last-event-id") && headers.contains("authorization"), "{headers}");
+            for name in
+                ["authorization", "cache-control", "last-event-id", "traceparent", "x-request-id", "x-tenant"]
+            {
+                assert!(headers.split(',').any(|allowed| allowed.trim() == name), "{name} in {headers}");
+            }
         }
         let mut request = resume("/stream/a", "x-1");
         request.headers_mut().insert("origin", origin.parse().expect("a header"));

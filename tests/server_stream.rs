@@ -196,6 +196,117 @@ async fn what_cannot_be_resumed_is_said_and_only_that_is_missing() {
     assert!(metrics.contains("sse_server_cannot_resume_total{reason=\"buffer_expired\"} 2\n"), "{metrics}");
 }
 
+// K20, K21, K23, K26
+#[tokio::test]
+async fn a_replay_over_the_limit_is_cut_and_told_so() {
+    let limit = StreamOptions { replay_events_max: Some(3), ..options() };
+    let (hub, router, log) = memory(Retention { events_max: 15, ..Retention::default() }, limit);
+    publish(&hub, 1..=20).await;
+    let e = log.epoch(0).expect("an epoch");
+    for (request, refused, available) in [
+        (resume("/stream/a", &format!("{e}-10")), Some(("replay_too_large", json!(7))), 10),
+        // What had expired is missing, too.
+        (resume("/stream/a", &format!("{e}-1")), Some(("buffer_expired", json!(16))), 15),
+        (resume("/stream/a", "other-1"), Some(("event_not_found", Value::Null)), 15),
+        (get("/stream/a?from=start"), None, 15),
+        (get("/stream/a?last=9"), None, 9),
+    ] {
+        let mut reader = ask(&router, request).await;
+        let open = reader.any().await.expect("the handshake").payload();
+        assert_eq!(open["position"], format!("{e}-17"));
+        if let Some((code, missing)) = refused {
+            let told = reader.any().await.expect("the refusal").payload();
+            assert_eq!((&told["code"], &told["missing"]), (&json!(code), &missing));
+            assert_eq!((&told["position"], &told["reason"]), (&open["position"], &told["reason"]));
+        }
+        let start = reader.any().await.expect("the replay").payload();
+        assert_eq!(start["reason"], "replay_truncated");
+        assert_eq!(
+            (&start["totalAvailable"], &start["sending"], &start["eventCount"], &start["maxReplayBatch"]),
+            (&json!(available), &json!(3), &json!(3), &json!(3))
+        );
+        assert_eq!(reader.sequences(3).await, [18, 19, 20]);
+        let end = reader.any().await.expect("the end").payload();
+        assert_eq!((&end["eventCount"], &end["truncated"]), (&json!(3), &json!(true)));
+    }
+    // Three are no more than three.
+    let mut reader = ask(&router, resume("/stream/a", &format!("{e}-17"))).await;
+    reader.named("control.open").await;
+    assert_eq!(reader.any().await.expect("the replay").payload()["reason"], "replay_started");
+    assert_eq!(reader.sequences(3).await, [18, 19, 20]);
+    assert_eq!(reader.any().await.expect("the end").payload()["truncated"], false);
+    let metrics = hub_metrics(&router).await;
+    for line in [
+        "sse_server_replays_attempted_total 4\n",
+        "sse_server_replays_succeeded_total 1\n",
+        "sse_server_replays_failed_total 3\n",
+        "sse_server_replay_events_sent_total 18\n",
+        "sse_server_cannot_resume_total{reason=\"replay_too_large\"} 1\n",
+        "sse_server_cannot_resume_total{reason=\"resume_disabled\"} 0\n",
+        "sse_server_cannot_resume_total{reason=\"no_buffer\"} 0\n",
+    ] {
+        assert!(metrics.contains(line), "no {line:?} in {metrics}");
+    }
+}
+
+// K20: also with nothing missed a cursor has its answer, and each beginning of a replay its end.
+#[tokio::test]
+async fn a_client_that_missed_nothing_is_told_so() {
+    let (hub, router, log) = plain();
+    publish(&hub, 1..=2).await;
+    let cursor = format!("{}-2", log.epoch(0).expect("an epoch"));
+    let mut reader = ask(&router, resume("/stream/a", &cursor)).await;
+    let names = names_until(&mut reader, "control.replay_start").await;
+    assert_eq!(names, ["control.open", "control.replay_start"]);
+    let end = reader.any().await.expect("the end");
+    assert_eq!((end.name.as_str(), &end.payload()["eventCount"]), ("control.replay_end", &json!(0)));
+    publish(&hub, 3..=3).await;
+    assert_eq!(reader.any().await.expect("the live event").sequence(), 3);
+    // Who came without one is told nothing.
+    let mut reader = ask(&router, get("/stream/a")).await;
+    reader.named("control.open").await;
+    assert!(reader.quiet(20).await);
+}
+
+// K21
+#[tokio::test]
+async fn a_server_that_resumes_nothing_says_so() {
+    let (hub, router, log) = memory(Retention::default(), StreamOptions { resume: false, ..options() });
+    publish(&hub, 1..=5).await;
+    let e = log.epoch(0).expect("an epoch");
+    for (path, position, replayed) in [
+        ("/stream/a", 5, &[][..]),
+        ("/stream/a?from=start", 0, &[1, 2, 3, 4, 5]),
+        ("/stream/a?last=1", 4, &[5]),
+    ] {
+        let mut reader = ask(&router, resume(path, &format!("{e}-2"))).await;
+        let open = reader.named("control.open").await.payload();
+        assert_eq!(
+            (&open["replayable"], &open["position"]),
+            (&json!(false), &json!(format!("{e}-{position}")))
+        );
+        let refused = reader.any().await.expect("the refusal").payload();
+        assert_eq!((&refused["code"], &refused["position"]), (&json!("resume_disabled"), &open["position"]));
+        assert_eq!(refused["action"], "start_fresh");
+        assert_eq!(reader.sequences(replayed.len()).await, replayed);
+    }
+    let metrics = hub_metrics(&router).await;
+    assert!(metrics.contains("sse_server_cannot_resume_total{reason=\"resume_disabled\"} 3\n"), "{metrics}");
+}
+
+// K24, K26: what a client that did not read was not sent is counted.
+#[tokio::test(start_paused = true)]
+async fn heartbeats_that_were_left_out_are_counted() {
+    let (_, router, _) = memory(Retention::default(), StreamOptions { heartbeat_ms: 1_000, ..options() });
+    let mut reader = ask(&router, get("/stream/a")).await;
+    reader.named("control.open").await;
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    reader.named("system.heartbeat").await;
+    let metrics = hub_metrics(&router).await;
+    assert!(metrics.contains("sse_server_heartbeats_failed_total 2\n"), "{metrics}");
+    assert!(metrics.contains("sse_server_heartbeats_sent_total 1\n"), "{metrics}");
+}
+
 async fn hub_metrics(router: &Router) -> String {
     use http_body_util::BodyExt;
     use tower::ServiceExt;

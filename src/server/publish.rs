@@ -23,18 +23,29 @@ struct Body<'a> {
     kind: Option<String>,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
+    trace_id: Option<String>,
     correlation_id: Option<String>,
+    stream_id: Option<String>,
+    retry: Option<u64>,
     event: Option<String>,
     data: Option<String>,
 }
 
-const SHAPES: &str = r#"the body takes {"type": name, "payload": any JSON, "correlation_id"?: text} or {"event": name, "data": text}"#;
+const SHAPES: &str = r#"the body takes {"type": name, "payload": object, "trace_id"?, "correlation_id"?, "stream_id"?, "retry"?} or {"event": name, "data": text}"#;
 
 /// Room for the JSON around a payload, and for what escapes add to a text.
 const BODY_OVERHEAD_BYTES: usize = 4096;
 
 pub(crate) async fn publish(
     State(hub): State<Hub>,
+    channel: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    store(&hub, channel, request).await.inspect_err(|refusal| hub.refuse_publish(refusal))
+}
+
+async fn store(
+    hub: &Hub,
     channel: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Json<serde_json::Value>, Refusal> {
@@ -49,10 +60,8 @@ pub(crate) async fn publish(
     })?;
     let body: Body<'_> = serde_json::from_slice(&body)
         .map_err(|error| Refusal::bad_request("invalid_body", format!("{SHAPES}: {error}")))?;
-    let mut message = message(body)?;
-    if let Some(id) = request::trace_id(&parts.headers, None) {
-        message = message.trace_id(id);
-    }
+    let trace_id = request::trace_id(&parts.headers, request::query(&parts, "trace_id").as_deref());
+    let mut message = message(body, trace_id)?;
     if let Some(key) = parts.headers.get("idempotency-key") {
         // A key that is no text becomes one that the publisher refuses.
         message = message.idempotency_key(key.to_str().unwrap_or_default());
@@ -61,16 +70,20 @@ pub(crate) async fn publish(
     Ok(Json(json!({ "id": published.id, "duplicate": published.duplicate })))
 }
 
-fn message(body: Body<'_>) -> Result<Message, Refusal> {
-    match body {
-        Body { kind: Some(kind), payload: Some(payload), correlation_id, event: None, data: None } => {
-            let message = Message::envelope_raw(kind, payload);
-            Ok(match correlation_id {
-                Some(id) => message.correlation_id(id),
-                None => message,
-            })
+/// The trace that the body names goes before that of the request.
+fn message(body: Body<'_>, trace_id: Option<String>) -> Result<Message, Refusal> {
+    let Body { trace_id: own_trace_id, correlation_id, stream_id, retry, .. } = body;
+    let bare = own_trace_id.is_none() && correlation_id.is_none() && stream_id.is_none() && retry.is_none();
+    match (body.kind, body.payload, body.event, body.data) {
+        (Some(kind), Some(payload), None, None) => {
+            let mut message = Message::envelope_raw(kind, payload);
+            message.trace_id = own_trace_id.or(trace_id);
+            message.correlation_id = correlation_id;
+            message.stream_id = stream_id;
+            message.retry_ms = retry;
+            Ok(message)
         }
-        Body { kind: None, payload: None, correlation_id: None, event, data: Some(data) } => {
+        (None, None, event, Some(data)) if bare => {
             Ok(Message::text(event.unwrap_or_else(|| "message".to_owned()), data))
         }
         _ => Err(Refusal::bad_request("invalid_body", SHAPES)),
@@ -104,6 +117,7 @@ fn refusal(error: PublishError) -> Refusal {
         PublishError::InvalidName | PublishError::Log(LogError::InvalidName) => {
             Refusal::bad_request("invalid_event_name", message)
         }
+        PublishError::InvalidEnvelope(_) => Refusal::bad_request("invalid_envelope", message),
         PublishError::InvalidKey => Refusal::bad_request("invalid_idempotency_key", message),
         PublishError::TooLarge(_) => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", message),
         PublishError::Log(LogError::InvalidChannel) => Refusal::bad_request("invalid_channel", message),

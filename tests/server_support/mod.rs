@@ -293,6 +293,11 @@ impl Server {
         line.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<usize>().ok()).expect("kB") * 1024
     }
 
+    /// What it logs, where its command pipes that.
+    pub fn stderr(&mut self) -> std::process::ChildStderr {
+        self.child.stderr.take().expect("a pipe")
+    }
+
     /// Waits for the end of the process.
     pub async fn ended(mut self) -> std::process::ExitStatus {
         tokio::task::spawn_blocking(move || self.child.wait().expect("a child")).await.expect("a status")
