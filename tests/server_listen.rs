@@ -356,8 +356,8 @@ async fn slow_readers_are_not_cut() {
 #[tokio::test]
 async fn the_way_a_client_goes_is_its_reason() {
     let own = Own::start(ListenOptions::default(), None).await;
-    let socket = open_stream(&own.address, "").await;
-    drop(socket);
+    let mut socket = open_stream(&own.address, "").await;
+    socket.shutdown().await.expect("hung up");
     own.open_are(0).await;
     assert_eq!(own.ended(CloseReason::ClientClose).await, 1);
     let socket = open_stream(&own.address, "").await;
