@@ -3,6 +3,7 @@
 
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod sockets;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -222,6 +223,15 @@ pub fn publish(channel: &str, token: &str, key: Option<&str>, body: &str) -> Req
 /// Asks the router itself, without a socket.
 pub async fn ask(router: &Router, request: Request<Body>) -> Reader {
     Reader::new(router.clone().oneshot(request).await.expect("routers do not fail"))
+}
+
+/// What `/metrics` says to who accepts this, and as what.
+pub async fn metrics(router: &Router, accept: &str) -> (String, String) {
+    let request = Request::get("/metrics").header("accept", accept).body(Body::empty()).expect("a request");
+    let response = router.clone().oneshot(request).await.expect("an answer");
+    let kind = response.headers()["content-type"].to_str().expect("text").to_owned();
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    (kind, String::from_utf8(bytes.to_vec()).expect("text"))
 }
 
 /// Asks for an answer in JSON.
