@@ -217,7 +217,8 @@ async fn slow_readers_are_not_cut() {
     let mut sender = http2_with_window(own.connect().await, 1024).await;
     let mut slow_http2 = ask_http2(&mut sender, "x", "/stream/a").await.into_body();
     own.open_are(4).await;
-    own.publish(BYTES, 1).await;
+    // The second one waits behind the first, longer than the timeout.
+    own.publish(BYTES, 2).await;
     let over_http1 = async {
         let (mut read, mut bytes) = (0, [0; 2048]);
         while read < BYTES {
