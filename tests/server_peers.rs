@@ -200,7 +200,7 @@ async fn stuck_streams_give_their_places_back() {
 #[tokio::test]
 async fn slow_readers_are_not_cut() {
     const BYTES: usize = 300_000;
-    let write_ms_max = 1_500;
+    let write_ms_max = 2_000;
     let own = Own::start(ListenOptions { write_ms_max, ..ListenOptions::default() }, None).await;
     let begun = std::time::Instant::now();
     let request = server_support::send(&own.address, get("/stream/other"));
@@ -220,8 +220,8 @@ async fn slow_readers_are_not_cut() {
     // The second one waits behind the first, longer than the timeout.
     own.publish(BYTES, 2).await;
     let over_http1 = async {
-        let (mut read, mut bytes) = (0, [0; 2048]);
-        while read < BYTES {
+        let (mut read, mut bytes) = (0, [0; 4096]);
+        while read < 2 * BYTES {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let count = slow.read(&mut bytes).await.expect("not cut");
             assert!(count > 0, "ended after {read}");
@@ -230,7 +230,7 @@ async fn slow_readers_are_not_cut() {
     };
     let over_http2 = async {
         let mut read = 0;
-        while read < BYTES {
+        while read < 2 * BYTES {
             tokio::time::sleep(Duration::from_millis(10)).await;
             let frame = slow_http2.frame().await.expect("not the end").expect("not cut");
             read += frame.into_data().expect("data").len();

@@ -3,6 +3,7 @@
 
 mod server_support;
 
+use std::io::BufRead;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -320,11 +321,22 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
     let both = async { tokio::join!(asking, answering) };
     tokio::time::timeout(Duration::from_secs(120), both).await.expect("the server does not wait for its log");
     let stderr = server.stderr();
-    let lines = tokio::task::spawn_blocking(move || std::io::read_to_string(stderr).expect("text"));
+    let (caught_up, told) = tokio::sync::oneshot::channel();
+    let lines = tokio::task::spawn_blocking(move || {
+        let (mut lines, mut caught_up) = (Vec::<Value>::new(), Some(caught_up));
+        for line in std::io::BufReader::new(stderr).lines() {
+            lines.push(serde_json::from_str(&line.expect("text")).expect("JSON"));
+            if lines.last().is_some_and(|line| line["event"] == "log.dropped") {
+                caught_up.take().map(|caught_up| caught_up.send(()));
+            }
+        }
+        lines
+    });
+    // From here on there is room again.
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("in time").expect("a line that tells");
     server.signal("-TERM");
     assert!(server.ended().await.success());
     let lines = lines.await.expect("read");
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let rejects = lines.iter().filter(|line| line["event"] == "stream.reject").count();
     let dropped: u64 = lines
         .iter()

@@ -26,8 +26,8 @@ use super::handover::{self, Handover, Noted};
 use super::http2;
 use super::socket::Socket;
 use super::tls::Tls;
-use crate::server::lane::{Lane, LaneOffer};
 use crate::server::fate::{Carried, Fate};
+use crate::server::lane::{Lane, LaneOffer};
 
 /// The least that hyper takes.
 const HYPER_BUFFER_BYTES_MIN: usize = 8192;
