@@ -132,6 +132,93 @@ async fn the_number_of_channels_is_bounded() {
     assert_eq!(hub.active_channels(), 3);
 }
 
+// What a stream may listen to has a cursor that the server takes back.
+#[tokio::test]
+async fn channels_without_a_cursor_are_refused() {
+    let limits =
+        |channels_per_stream_max| StreamOptions { channels_per_stream_max, ..StreamOptions::default() };
+    let (parts, ()) = Request::get("/").body(()).expect("a request").into_parts();
+    // No option goes beyond what a cursor holds.
+    let (hub, router, _) = hub(Retention::default(), limits(1_000));
+    let (stream, response) = hub.open(&[], &parts).await.expect("opened");
+    for n in 0..64 {
+        assert_eq!(stream.listen(&format!("c{n}")), Ok(true));
+    }
+    assert!(matches!(stream.listen("c64"), Err(SendError::Refused("channels_per_stream", _))));
+    drop(response);
+    // 128 bytes of what is written as three times as much in a cursor.
+    let name = |n: usize| format!("{n:02}{}", "é".repeat(63));
+    let (stream, response) = hub.open(&[], &parts).await.expect("opened");
+    let mut names: Vec<String> = Vec::new();
+    let refused = loop {
+        match stream.listen(&name(names.len())) {
+            Ok(_) => names.push(name(names.len())),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.code(), "cursor_too_long");
+    assert!(refused.to_string().contains("8192 bytes"), "{refused}");
+    assert!((10..64).contains(&names.len()), "{}", names.len());
+    assert_eq!(stream.stats().channels.len(), names.len());
+    // The cursor of those that were taken goes back in.
+    let mut reader = server_support::Reader::new(response);
+    for _ in &names {
+        reader.named("control.listen").await;
+    }
+    for name in &names {
+        publish(&hub, name, 1..=1).await;
+    }
+    let mut cursor = String::new();
+    for _ in &names {
+        cursor = reader.event().await.expect("an event").id.expect("an id");
+    }
+    let mut again = resume("/", &cursor).into_parts().0;
+    let listed: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (_, response) = hub.open(&listed, &again).await.expect("opened");
+    let mut reader = server_support::Reader::new(response);
+    reader.named("control.open").await;
+    for _ in &names {
+        assert_eq!(reader.any().await.expect("a word").payload()["reason"], "no_replay_needed");
+        reader.named("control.replay_end").await;
+    }
+    // By the query, too.
+    let query: Vec<String> = (0..names.len() + 1)
+        .map(|n| format!("channel={}", holdfast_sse::wire::id::escape_channel(&name(n))))
+        .collect();
+    again.uri = format!("/stream?{}", query.join("&")).parse().expect("an address");
+    let (status, body) = server_support::json(&router, Request::from_parts(again, Body::empty())).await;
+    assert_eq!((status, body["code"].as_str()), (StatusCode::BAD_REQUEST, Some("cursor_too_long")));
+}
+
+// E7: ids of the app's own say nothing of channels.
+#[tokio::test]
+async fn a_stream_opened_for_no_channel_listens_whatever_its_client_last_saw() {
+    let (hub, _, e) = hub(Retention::default(), StreamOptions::default());
+    publish(&hub, "a", 1..=2).await;
+    for (cursor, first) in [
+        ("7".to_owned(), "anew"),
+        (format!("{e}-1"), "anew"),
+        ("job:7".to_owned(), "anew"),
+        (format!("b:{e}-1"), "anew"),
+        (format!("a:{e}-1"), "a2"),
+    ] {
+        let (stream, response) = hub.open(&[], &resume("/", &cursor).into_parts().0).await.expect("opened");
+        assert!(stream.stats().resumed);
+        stream.listen("a").expect("listens");
+        let mut reader = server_support::Reader::new(response);
+        reader.named("control.listen").await;
+        hub.channel("a").publish(Message::text("n", "anew")).await.expect("published");
+        loop {
+            let event = reader.any().await.expect("more");
+            assert_ne!(event.name, "control.cannot_resume", "{cursor}");
+            if !event.is_control() {
+                assert_eq!(event.data, first, "{cursor}");
+                break;
+            }
+        }
+    }
+}
+
 /// The real core, fed with what the real server sends.
 struct Page {
     router: Router,

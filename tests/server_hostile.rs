@@ -12,9 +12,14 @@ use server_support::{End, Reader, Server, get, publish, resume};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-fn start(dir: &Path) -> Server {
+/// Where events are kept: the defaults of `holdfast serve` and of the fastest tests.
+const LOGS: [&str; 2] = ["--memory", "--data-dir"];
+
+fn start(dir: &Path, log: &str) -> Server {
     let mut command = Server::command(dir);
-    command.arg("--memory");
+    if log == "--memory" {
+        command.arg(log);
+    }
     command.envs([("SSE_HEAD_TIMEOUT", "700"), ("SSE_BODY_TIMEOUT", "700"), ("SSE_WRITE_TIMEOUT", "700")]);
     Server::start(command)
 }
@@ -51,15 +56,21 @@ async fn say(server: &Server, bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn line_ends_and_nul_do_not_get_into_the_stream() {
+    for log in LOGS {
+        line_ends_and_nul_do_not_get_into_the_stream_in(log).await;
+    }
+}
+
+async fn line_ends_and_nul_do_not_get_into_the_stream_in(log: &str) {
     let dir = tempfile::tempdir().expect("a folder");
-    let server = start(dir.path());
+    let server = start(dir.path(), log);
     let mut witness = Witness::new(&server).await;
     let body = |event: &str| json!({ "event": event, "data": "x" }).to_string();
     let bad = ["a\nid: 7", "a\rdata: y", "a\r\n\r\n", "a\0b", "", "control.open"];
     for name in bad {
         let (status, _) = server.json(publish("witness", "secret", None, &body(name))).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{name:?}");
-        let typed = json!({ "type": name, "payload": 1 }).to_string();
+        let typed = json!({ "type": name, "payload": {} }).to_string();
         let (status, _) = server.json(publish("witness", "secret", None, &typed)).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{name:?}");
     }
@@ -89,8 +100,14 @@ async fn line_ends_and_nul_do_not_get_into_the_stream() {
 
 #[tokio::test]
 async fn forged_cursors_are_told_so() {
+    for log in LOGS {
+        forged_cursors_are_told_so_in(log).await;
+    }
+}
+
+async fn forged_cursors_are_told_so_in(log: &str) {
     let dir = tempfile::tempdir().expect("a folder");
-    let server = start(dir.path());
+    let server = start(dir.path(), log);
     let (_, first) = server.json(publish("a", "secret", None, r#"{"data":"x"}"#)).await;
     let epoch = first["id"].as_str().expect("an id").split('-').next().expect("an epoch").to_owned();
     for (cursor, code) in [
@@ -114,6 +131,33 @@ async fn forged_cursors_are_told_so() {
             }
         }
     }
+    // Of several channels, too: each hears what of it cannot be resumed.
+    server.json(publish("b", "secret", None, r#"{"data":"y"}"#)).await;
+    let many = (0..65).map(|n| format!("c{n}:{epoch}-1")).collect::<Vec<_>>().join(",");
+    let long = (0..60).map(|n| format!("{n}{}:{epoch}-1", "%C3%A9".repeat(40))).collect::<Vec<_>>().join(",");
+    for (cursor, code) in [
+        (format!("a:{epoch}-18446744073709551615,b:{epoch}-1"), "event_not_found"),
+        (format!("a:another-1,b:{epoch}-1"), "event_not_found"),
+        (format!("a:{epoch}-1,a:{epoch}-1"), "invalid_event_id"),
+        (format!("a:{epoch}--1,b:{epoch}-1"), "invalid_event_id"),
+        (format!("a:{epoch}-1,"), "invalid_event_id"),
+        (format!("a%0g:{epoch}-1"), "invalid_event_id"),
+        (format!("a%ff:{epoch}-1"), "invalid_event_id"),
+        (many, "invalid_event_id"),
+        (long, "invalid_event_id"),
+        (":,".repeat(4000), "invalid_event_id"),
+    ] {
+        let mut reader = server.stream(resume("/stream?channel=a&channel=b", &cursor)).await;
+        assert_eq!(reader.status, StatusCode::OK);
+        let refused = reader.named("control.cannot_resume").await.payload();
+        assert_eq!(
+            (&refused["code"], &refused["channel"]),
+            (&json!(code), &json!("a")),
+            "{:?}",
+            cursor.get(..60)
+        );
+        assert!(refused["requestedId"].as_str().expect("text").len() <= 128);
+    }
     // Not UTF-8, in the header: no crash, no resume.
     let answer = TcpStream::connect(&server.address).await;
     let mut socket = answer.expect("a connection");
@@ -134,8 +178,14 @@ async fn forged_cursors_are_told_so() {
 // Slow, broken and half-open peers are cut in time; nobody else waits for them.
 #[tokio::test]
 async fn peers_that_dawdle_or_talk_rubbish_are_cut() {
+    for log in LOGS {
+        peers_that_dawdle_or_talk_rubbish_are_cut_in(log).await;
+    }
+}
+
+async fn peers_that_dawdle_or_talk_rubbish_are_cut_in(log: &str) {
     let dir = tempfile::tempdir().expect("a folder");
-    let server = start(dir.path());
+    let server = start(dir.path(), log);
     let mut witness = Witness::new(&server).await;
     let post = "POST /publish/a HTTP/1.1\r\nhost: x\r\nauthorization: Bearer secret\r\n";
     for (what, bytes, answers) in [
@@ -168,8 +218,14 @@ async fn peers_that_dawdle_or_talk_rubbish_are_cut() {
 // A stream that is not read costs the server a page and the socket's buffers, for the time that it is given.
 #[tokio::test]
 async fn a_peer_that_reads_nothing_is_cut_and_delays_nobody() {
+    for log in LOGS {
+        a_peer_that_reads_nothing_is_cut_and_delays_nobody_in(log).await;
+    }
+}
+
+async fn a_peer_that_reads_nothing_is_cut_and_delays_nobody_in(log: &str) {
     let dir = tempfile::tempdir().expect("a folder");
-    let server = start(dir.path());
+    let server = start(dir.path(), log);
     let mut witness = Witness::new(&server).await;
     let mut stuck = Vec::new();
     for _ in 0..20 {
@@ -196,16 +252,22 @@ async fn a_peer_that_reads_nothing_is_cut_and_delays_nobody() {
         assert!(Instant::now() < deadline, "{} still open", open().await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    // K22: they show.
+    let metrics = server.try_send(get("/metrics")).await.expect("an answer").into_body();
+    let metrics = http_body_util::BodyExt::collect(metrics).await.expect("a body").to_bytes();
+    let metrics = String::from_utf8_lossy(&metrics).into_owned();
+    assert!(metrics.contains("sse_server_disconnects_total{reason=\"client_timeout\"} 20\n"), "{metrics}");
     witness.is_served(&server).await;
     drop(stuck);
 }
 
-// Channels that are only asked for, and never published to, leave nothing behind.
+// Channels that are only asked for, and never published to, leave nothing behind. A million requests would take a test too
+// long; twenty thousand show as well whether anything is kept of a name.
 #[tokio::test]
 async fn distinct_channel_names_do_not_pile_up() {
     const NAMES: usize = 20_000;
     let dir = tempfile::tempdir().expect("a folder");
-    let server = start(dir.path());
+    let server = start(dir.path(), "--memory");
     let visit = async |from: usize, to: usize| {
         // A pipe of requests: each is answered with a stream that is left at once.
         for n in from..to {
@@ -242,7 +304,7 @@ async fn floods_of_http2_frames_are_bounded() {
     const PING: u8 = 6;
     const CONTINUATION: u8 = 9;
     let dir = tempfile::tempdir().expect("a folder");
-    let server = start(dir.path());
+    let server = start(dir.path(), "--memory");
     let mut witness = Witness::new(&server).await;
     // :method GET, :scheme http, :path /stream/a (literal), :authority x (literal).
     let request: &[u8] = b"\x82\x86\x04\x09/stream/a\x01\x01x";
@@ -298,8 +360,8 @@ async fn sockets_of_one_address_are_limited() {
     let server = Server::start(command);
     let mut first = server.stream(get("/stream/a")).await;
     let second = server.stream(get("/stream/a")).await;
-    let refused = server.try_send(get("/health")).await;
-    assert!(refused.map_or(true, |answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE));
+    let refused = say(&server, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
     drop(second);
     let deadline = Instant::now() + Duration::from_secs(20);
     while !server.try_send(get("/health")).await.is_ok_and(|answer| answer.status() == StatusCode::OK) {

@@ -9,11 +9,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::Request;
 use http_body_util::BodyExt;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use server_support::sockets::{ask_http2, certificate, http2, open_stream};
 use server_support::{Reader, Server, get, publish};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const IDLE: usize = 2_000;
@@ -22,21 +21,6 @@ fn memory(dir: &Path) -> Command {
     let mut command = Server::command(dir);
     command.arg("--memory").env("MAX_CONNECTIONS", "10000");
     command
-}
-
-/// Opens a stream with the least of a client, and waits for its first bytes.
-async fn open_stream(address: &str, headers: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(address).await.expect("a connection");
-    let head = format!("GET /stream/a HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n");
-    socket.write_all(head.as_bytes()).await.expect("sent");
-    let mut answer = Vec::new();
-    // The head, and something of the body.
-    while answer.windows(4).position(|part| part == b"\r\n\r\n").is_none_or(|at| at + 40 > answer.len()) {
-        let read = socket.read_buf(&mut answer).await.expect("an answer");
-        assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-    socket
 }
 
 /// Memory that each of `count` idle streams keeps.
@@ -68,26 +52,6 @@ async fn an_idle_stream_keeps_little_memory() {
     assert!(cost_of_idle(200, "accept-encoding: gzip\r\n", &["--compress"]).await <= 400 * kib);
 }
 
-/// A client of HTTP/2 over `io`.
-async fn http2<I>(io: I) -> hyper::client::conn::http2::SendRequest<Body>
-where
-    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    sender
-}
-
-async fn ask_http2(
-    sender: &mut hyper::client::conn::http2::SendRequest<Body>,
-    authority: &str,
-    path: &str,
-) -> Response<Body> {
-    let request = Request::get(format!("http://{authority}{path}")).body(Body::empty()).expect("a request");
-    sender.send_request(request).await.expect("an answer").map(Body::new)
-}
-
 // More streams than a browser opens over HTTP/1.1, in one connection; heartbeats, too.
 #[tokio::test]
 async fn http2_carries_many_streams_on_the_same_port() {
@@ -109,63 +73,10 @@ async fn http2_carries_many_streams_on_the_same_port() {
     }
 }
 
-// A connection that carried a stream to its end takes the next request.
-#[tokio::test]
-async fn a_connection_goes_on_after_a_stream() {
-    use holdfast_sse::server::{CloseReason, Hub, ListenOptions, Listener, MemoryLog, StreamOptions};
-    let hub = Hub::new(std::sync::Arc::new(MemoryLog::new(Default::default())), StreamOptions::default());
-    let listener = Listener::bind("127.0.0.1:0", ListenOptions::default()).await.expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(listener.serve(hub.router(), async {
-        let _ = stopped.await;
-    }));
-    let mut socket = open_stream(&address, "").await;
-    for stream in hub.streams() {
-        assert_eq!(
-            stream.peer.map(|peer| peer.to_string()),
-            socket.local_addr().map(|a| a.ip().to_string()).ok()
-        );
-        assert!(hub.kick(&stream.id, CloseReason::StreamEnded));
-    }
-    let mut text = Vec::new();
-    while !text.ends_with(b"\r\n0\r\n\r\n") {
-        assert!(socket.read_buf(&mut text).await.expect("more") > 0, "{}", String::from_utf8_lossy(&text));
-    }
-    socket.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
-    text.clear();
-    while !text.ends_with(b"}") {
-        assert!(socket.read_buf(&mut text).await.expect("more") > 0);
-    }
-    assert!(text.starts_with(b"HTTP/1.1 200"));
-    // Stopped, it lets go of connections that do nothing, and returns.
-    let _ = stop.send(());
-    tokio::time::timeout(Duration::from_secs(10), serving).await.expect("soon").expect("no panic");
-    assert_eq!(socket.read(&mut [0; 1]).await.unwrap_or(0), 0);
-}
-
-/// A certificate for localhost in two files, and what a client needs to trust it.
-fn certificate(dir: &Path) -> tokio_rustls::TlsConnector {
-    use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-    std::fs::write(dir.join("cert.pem"), made.cert.pem()).expect("written");
-    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).expect("written");
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).expect("a root");
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    std::sync::Arc::new(config).into()
-}
-
 #[tokio::test]
 async fn tls_agrees_on_http2_and_takes_a_new_certificate_at_sighup() {
     let dir = tempfile::tempdir().expect("a folder");
-    let first = certificate(dir.path());
+    let first = certificate(dir.path(), "h2");
     let log = tempfile::NamedTempFile::new().expect("a file");
     let mut command = memory(dir.path());
     command.env("LOG_LEVEL", "info").stderr(log.reopen().expect("the file"));
@@ -181,7 +92,7 @@ async fn tls_agrees_on_http2_and_takes_a_new_certificate_at_sighup() {
     let mut reader = Reader::new(ask_http2(&mut sender, "localhost", "/stream/a").await);
     reader.named("control.open").await;
 
-    let second = certificate(dir.path());
+    let second = certificate(dir.path(), "h2");
     assert!(connect(&second).await.is_err(), "the new certificate is not known yet");
     server.signal("-HUP");
     tokio::time::timeout(Duration::from_secs(30), async {

@@ -53,9 +53,10 @@ async fn listeners_get_what_is_published_and_nobody_gets_it_later() {
         assert_eq!((&refused["position"], &refused["oldestAvailable"]), (&json!(ids[2]), &json!(null)));
         assert!(late.any().now_or_never().is_none(), "{cursor}");
     }
-    // Who missed nothing is told of nothing.
+    // Who missed nothing is told so.
     let mut late = ask(&router, resume("/stream/a", &ids[2])).await;
-    late.named("control.open").await;
+    assert_eq!(late.named("control.replay_start").await.payload()["reason"], "no_replay_needed");
+    late.named("control.replay_end").await;
     let id = publish(&hub, 4).await;
     assert_eq!(late.any().await.expect("the next").id, Some(id));
 }

@@ -27,6 +27,7 @@ async fn a_lost_data_folder_is_another_epoch() {
     let mut reader = server.stream(resume("/stream/a", &cursor)).await;
     let open = reader.named("control.open").await.payload();
     assert_eq!(open["position"], cursor, "the same log goes on");
+    reader.named("control.replay_end").await;
     server.json(publish("a", "secret", None, body)).await;
     assert_eq!(reader.any().await.expect("the next").sequence(), 2);
     server.kill();
@@ -197,6 +198,11 @@ fn a_wrong_setting_is_named_with_what_it_got_and_what_it_takes() {
         ("SHUTDOWN_GRACE_PERIOD", "soon", "a whole number from 0 to 3600000"),
         ("SSE_WRITE_TIMEOUT", "0", "a whole number from 1 to 3600000"),
         ("SSE_SOCKETS_PER_ADDRESS", "-1", "a whole number from 0 to 10000000"),
+        ("SSE_FRESH", "later", "`now`, `start` or a number of events"),
+        ("SSE_CHANNELS_PER_STREAM", "65", "a whole number from 1 to 64"),
+        ("SSE_ADDRESS_HEADER", "a b", "the name of a header, like X-Forwarded-For"),
+        ("SSE_CORS_HEADERS", "a b", "names of headers, joined by commas"),
+        ("SSE_COMPRESS", "yes", "true or false"),
         ("LOG_HEARTBEATS", "maybe", "true or false"),
         ("LOG_LEVEL", "loud", "one of debug, info, warn, error, off"),
         ("SSE_CORS_ORIGINS", "app.example", "`*` or origins like https://app.example:8443, joined by commas"),
@@ -276,6 +282,11 @@ async fn logs_are_lines_of_known_keys_without_secrets() {
         reader.named("system.heartbeat").await;
         drop(reader);
         server.json(get("/stream/%00?token=hunter2")).await;
+        let (_, last) = server.json(publish("a", "hunter2", None, r#"{"data":"x"}"#)).await;
+        let mut reader = server.stream(resume("/stream/a", last["id"].as_str().expect("an id"))).await;
+        reader.named("control.replay_end").await;
+        drop(reader);
+        server.json(publish("a", "hunter2", None, r#"{"type":"Wrong","payload":{}}"#)).await;
         server.signal("-TERM");
         assert!(server.ended().await.success());
         let lines = std::fs::read_to_string(log.path()).expect("text");
@@ -293,7 +304,10 @@ async fn logs_are_lines_of_known_keys_without_secrets() {
         "stream.close",
         "stream.reject",
         "resume.attempt",
+        "resume.success",
         "resume.cannot_resume",
+        "publish.reject",
+        "validation.error",
     ] {
         assert!(has(&quiet, event), "{event} is missing in {quiet:?}");
     }

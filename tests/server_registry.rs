@@ -18,6 +18,8 @@ use holdfast_sse::server::{
 use serde_json::json;
 use server_support::{End, Reader, ask, get};
 
+const CORRELATION: &str = "0192f0c1-2345-4678-89ab-0123456789ab";
+
 fn options() -> StreamOptions {
     StreamOptions { heartbeat_ms: 0, ..StreamOptions::default() }
 }
@@ -54,7 +56,7 @@ async fn metrics(router: &Router) -> String {
         .expect("text")
 }
 
-// E5
+// E5, and evstream's 200 before authentication, and its hook that threw where it answered null
 #[tokio::test]
 async fn nothing_is_sent_before_the_hook_agreed() {
     let hooks = Hooks::default().authorize(|request: AuthRequest| async move {
@@ -73,6 +75,8 @@ async fn nothing_is_sent_before_the_hook_agreed() {
     for (request, status, code) in [
         (get("/stream/a"), StatusCode::UNAUTHORIZED, "unauthorized"),
         (get("/stream/a?token=wrong"), StatusCode::UNAUTHORIZED, "unauthorized"),
+        (get("/stream/a?token="), StatusCode::UNAUTHORIZED, "unauthorized"),
+        (get("/stream/a?token=null"), StatusCode::UNAUTHORIZED, "unauthorized"),
         (with("/stream/a", "authorization", "Basic s3cret"), StatusCode::UNAUTHORIZED, "unauthorized"),
         (get("/stream/b?token=s3cret"), StatusCode::FORBIDDEN, "forbidden"),
         (get("/stream/a?token=later"), StatusCode::SERVICE_UNAVAILABLE, "server_error"),
@@ -149,6 +153,78 @@ async fn limits_refuse_with_a_code_and_give_places_back() {
     assert_eq!((hub.active_streams(), hub.active_channels()), (0, 0));
 }
 
+// E12, by a handler that adds channels
+#[tokio::test]
+async fn a_full_channel_cannot_be_listened_to() {
+    let (hub, router) =
+        hub(StreamOptions { listeners_per_channel_max: Some(1), ..options() }, Hooks::default());
+    let held = ask(&router, get("/stream/a")).await;
+    let (parts, ()) = Request::get("/").body(()).expect("a request").into_parts();
+    let (stream, _response) = hub.open(&[], &parts).await.expect("opened");
+    assert!(matches!(stream.listen("a"), Err(SendError::Refused("too_many_listeners", _))));
+    assert_eq!((hub.session_count("a"), stream.stats().channels.len()), (1, 0));
+    drop(held);
+    assert_eq!(stream.listen("a"), Ok(true));
+    assert_eq!(hub.session_count("a"), 1);
+}
+
+#[tokio::test]
+async fn all_streams_of_an_identity_are_kicked() {
+    let hooks = Hooks::default().authorize(|request: AuthRequest| async move {
+        request.query("user").map(Identity::new).ok_or_else(|| Denied::unauthorized("who?"))
+    });
+    let (hub, router) = hub(options(), hooks);
+    let mut anns =
+        [ask(&router, get("/stream/a?user=ann")).await, ask(&router, get("/stream/b?user=ann")).await];
+    let mut bob = ask(&router, get("/stream/a?user=bob")).await;
+    bob.named("control.open").await;
+    assert_eq!(hub.kick_identity("ann", CloseReason::AuthExpired), 2);
+    for reader in &mut anns {
+        assert_eq!(reader.named("control.close").await.payload()["reason"], "auth_expired");
+        assert_eq!(reader.any().await, Err(End::Clean));
+    }
+    assert!(bob.quiet(20).await);
+    drop(anns);
+    assert_eq!((hub.kick_identity("ann", CloseReason::AuthExpired), hub.active_streams()), (0, 1));
+}
+
+// What a client writes into the proxy's header stands before what the proxy adds.
+#[tokio::test]
+async fn the_address_is_the_one_that_the_proxy_tells() {
+    let limits = StreamOptions {
+        address_header: Some("X-Forwarded-For".to_owned()),
+        connections_per_address_max: Some(1),
+        ..options()
+    };
+    let (hub, router) = hub(limits, Hooks::default());
+    let via = |forwarded: &[&str]| {
+        let mut request = from("/stream/a", "10.0.0.1:1");
+        for value in forwarded {
+            request.headers_mut().append("x-forwarded-for", value.parse().expect("a header"));
+        }
+        request
+    };
+    let mut held = Vec::new();
+    for (forwarded, status, peer) in [
+        (&["192.0.2.1"][..], 200, "192.0.2.1"),
+        (&["198.51.100.9, 192.0.2.1"], 429, ""),
+        (&["198.51.100.9", "192.0.2.1"], 429, ""),
+        (&["192.0.2.1, 192.0.2.2"], 200, "192.0.2.2"),
+        (&[" 2001:db8::1 "], 200, "2001:db8::1"),
+        // Without the proxy's word the connection's own address counts.
+        (&["nonsense"], 200, "10.0.0.1"),
+        (&[], 429, ""),
+    ] {
+        let reader = ask(&router, via(forwarded)).await;
+        assert_eq!(reader.status.as_u16(), status, "{forwarded:?}");
+        if status == 200 {
+            let peers: Vec<_> = hub.streams().iter().filter_map(|stream| stream.peer).collect();
+            assert!(peers.contains(&peer.parse().expect("an address")), "{forwarded:?}: {peers:?}");
+            held.push(reader);
+        }
+    }
+}
+
 // K22, K26: every reason reaches the client and its counter.
 #[tokio::test]
 async fn a_stream_is_kicked_with_a_reason() {
@@ -192,7 +268,7 @@ async fn a_handler_writes_to_one_client() {
     assert_eq!(reader.named("control.open").await.payload()["replayable"], false);
     stream.send_with_id("7", Message::text("message", "one\nid: 9")).expect("sent");
     stream
-        .send(Message::envelope("domain.a.b", &json!({ "x": 1 })).trace_id("t").correlation_id("c"))
+        .send(Message::envelope("domain.a.b", &json!({ "x": 1 })).trace_id("t").correlation_id(CORRELATION))
         .expect("sent");
     stream.control("control.custom", &json!({ "y": 2 })).expect("sent");
     stream.heartbeat().expect("sent");
@@ -205,7 +281,7 @@ async fn a_handler_writes_to_one_client() {
     let envelope = reader.any().await.expect("an envelope").json();
     assert_eq!(
         (&envelope["trace_id"], &envelope["correlation_id"], &envelope["payload"]),
-        (&json!("t"), &json!("c"), &json!({ "x": 1 }))
+        (&json!("t"), &json!(CORRELATION), &json!({ "x": 1 }))
     );
     for name in ["control.custom", "system.heartbeat", "system.error", "n"] {
         let event = reader.any().await.expect("an event");
@@ -263,7 +339,9 @@ async fn the_app_checks_greets_and_hears_of_the_end() {
             Some(query) if query.contains("bad") => Err("`bad` is not known".to_owned()),
             _ => Ok(()),
         })
-        .initial(|info| async move { vec![Message::envelope("domain.count", &json!(info.channels.len()))] })
+        .initial(|info| async move {
+            vec![Message::envelope("domain.count", &json!({ "n": info.channels.len() }))]
+        })
         .on_disconnect(move |info, reason| {
             heard.lock().expect("whole").push((info.channels.clone(), reason))
         });
@@ -277,7 +355,7 @@ async fn the_app_checks_greets_and_hears_of_the_end() {
     other.named("domain.count").await;
     let mut reader = ask(&router, get("/stream?channel=a&channel=b")).await;
     let greeting = reader.event().await.expect("the greeting");
-    assert_eq!((greeting.payload(), greeting.id), (json!(2), None));
+    assert_eq!((greeting.payload(), greeting.id), (json!({ "n": 2 }), None));
     publish(&hub, "a", "1").await;
     assert_eq!(reader.event().await.expect("an event").data, "1");
     assert_eq!(other.event().await.expect("an event").data, "1", "the greeting was the newcomer's alone");

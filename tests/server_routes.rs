@@ -1,4 +1,4 @@
-//! The routes beside the streams: publishing, reports, CORS and the debug routes.
+//! The routes beside the streams: reports, CORS and the debug routes.
 #![cfg(all(feature = "server", not(target_family = "wasm")))]
 
 mod server_support;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use holdfast_sse::server::{CorsOrigins, Hub, MemoryLog, Message, PublishError, Retention, StreamOptions};
+use holdfast_sse::server::{CorsOrigins, Hub, MemoryLog, Message, Retention, StreamOptions};
 use serde_json::{Value, json};
-use server_support::{End, Reader, ask, get, publish, resume};
+use server_support::{End, Reader, ask, get, metrics, resume};
 
 fn hub(options: StreamOptions) -> (Hub, Router) {
     let hub = Hub::new(Arc::new(MemoryLog::new(Retention::default())), options);
@@ -27,146 +27,61 @@ fn with_token() -> (Hub, Router) {
     })
 }
 
-// K16, K19, S3
+// All three ways to ask for a stream lead through one door.
 #[tokio::test]
-async fn what_is_published_arrives_as_envelope_or_as_it_is() {
-    let (_, router) = with_token();
-    let mut reader = ask(&router, get("/stream/a")).await;
-    reader.named("control.open").await;
-
-    let body = "{\"type\":\"domain.order.created\",\n \"payload\":{\"z\":1,\r\n\"a\":[1.0,12345678901234567890],\"t\":\"l\\nm\"}}";
-    let (status, answer) = server_support::json(&router, publish("a", "secret", None, body)).await;
-    assert_eq!(status, StatusCode::OK, "{answer}");
-    let event = reader.any().await.expect("the event");
-    assert_eq!(event.id.as_deref(), answer["id"].as_str());
-    assert_eq!((event.name.as_str(), &answer["duplicate"]), ("domain.order.created", &json!(false)));
-    assert!(!event.data.contains('\n'), "one data line: {}", event.data);
-    assert!(event.data.contains("[1.0,12345678901234567890]"), "numbers keep their spelling: {}", event.data);
-    let envelope = event.json();
-    assert_eq!((&envelope["type"], &envelope["sequence"]), (&json!("domain.order.created"), &json!(1)));
-    assert_eq!(envelope["payload"]["t"], "l\nm");
-    let fields: Vec<_> = envelope.as_object().expect("an object").keys().collect();
-    assert_eq!(fields, ["event_id", "payload", "sequence", "ts", "type"]);
-
-    let body = json!({ "event": "line", "data": "one\r\ntwo\nthree\r\n\nid: 9\n" }).to_string();
-    server_support::json(&router, publish("a", "secret", None, &body)).await;
-    let event = reader.any().await.expect("the event");
-    assert_eq!((event.name.as_str(), event.data.as_str()), ("line", "one\ntwo\nthree\n\nid: 9\n"));
-    assert_eq!(event.sequence(), 2);
-    server_support::json(&router, publish("a", "secret", None, r#"{"data":""}"#)).await;
-    let event = reader.any().await.expect("the event");
-    assert_eq!((event.name.as_str(), event.data.as_str()), ("message", ""));
+async fn streams_are_compressed_on_every_route() {
+    let (_, router) = hub(StreamOptions {
+        compress: true,
+        default_channel: Some("a".to_owned()),
+        ..StreamOptions::default()
+    });
+    for path in ["/stream", "/stream?channel=a", "/stream?channel=a&channel=b", "/stream/a"] {
+        let request = Request::get(path).header("accept-encoding", "gzip").body(Body::empty());
+        let reader = ask(&router, request.expect("a request")).await;
+        assert_eq!(reader.headers["content-encoding"], "gzip", "{path}");
+        assert_eq!(reader.headers["vary"], "accept-encoding", "{path}");
+    }
 }
 
+// K30
 #[tokio::test]
-async fn a_retry_under_the_same_key_is_not_a_second_event() {
+async fn the_buffer_is_shown_where_debug_routes_are() {
+    let (hub, router) = hub(StreamOptions { debug_routes: true, ..StreamOptions::default() });
+    let _reader = opened(&router, "").await;
+    say(&hub, 1..=3).await;
+    let (status, buffer) = server_support::json(&router, get("/debug/buffer?channel=a")).await;
+    let id = |buffer: &Value, name: &str| buffer[name].as_str().expect("an id").to_owned();
+    assert_eq!((status, &buffer["channel"], &buffer["eventCount"]), (StatusCode::OK, &json!("a"), &json!(3)));
+    assert!(id(&buffer, "oldestAvailable").ends_with("-1") && id(&buffer, "newestAvailable").ends_with("-3"));
+    assert_eq!(buffer["readers"], 1);
+    let (_, empty) = server_support::json(&router, get("/debug/buffer?channel=empty")).await;
+    assert_eq!((&empty["oldestAvailable"], &empty["eventCount"]), (&Value::Null, &json!(0)));
+    let (status, _) = server_support::json(&router, get("/debug/buffer?channel=%0a")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+// K26
+#[tokio::test]
+async fn metrics_are_written_in_the_format_that_is_asked_for() {
     let (_, router) = with_token();
-    let body = r#"{"type":"domain.a","payload":1}"#;
-    let (_, first) = server_support::json(&router, publish("a", "secret", Some("k-1"), body)).await;
-    for _ in 0..3 {
-        let (status, again) = server_support::json(&router, publish("a", "secret", Some("k-1"), body)).await;
-        assert_eq!((status, &again["id"], &again["duplicate"]), (StatusCode::OK, &first["id"], &json!(true)));
+    drop(opened(&router, "").await);
+    for accept in ["", "*/*", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"] {
+        let (kind, text) = metrics(&router, accept).await;
+        assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{accept}: {kind}");
+        assert!(text.contains("# TYPE sse_server_streams_opened counter\n") && text.ends_with("# EOF\n"));
     }
-    // Another content, name or kind under the same key is a mistake that must not pass for a success.
-    for other in [
-        r#"{"type":"domain.a","payload":2}"#,
-        r#"{"type":"domain.b","payload":1}"#,
-        r#"{"event":"domain.a","data":"1"}"#,
+    let (kind, text) = metrics(&router, "text/plain;version=0.0.4;q=0.5,*/*;q=0.1").await;
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    for line in [
+        "# HELP sse_server_streams_opened_total Streams that were opened.\n",
+        "# TYPE sse_server_streams_opened_total counter\n",
+        "\nsse_server_streams_opened_total 1\n",
+        "# TYPE sse_server_active_streams gauge\n",
+        "sse_server_disconnects_total{reason=\"client_close\"} 1\n",
     ] {
-        let (status, answer) =
-            server_support::json(&router, publish("a", "secret", Some("k-1"), other)).await;
-        assert_eq!(
-            (status, &answer["code"]),
-            (StatusCode::UNPROCESSABLE_ENTITY, &json!("idempotency_key_reused"))
-        );
+        assert!(text.contains(line), "no {line:?} in {text}");
     }
-    let (_, other) = server_support::json(&router, publish("a", "secret", Some("k-2"), body)).await;
-    assert!(other["id"].as_str().expect("text").ends_with("-2"));
-}
-
-// K18, and newline injection
-#[tokio::test]
-async fn what_would_lie_to_clients_is_refused() {
-    let (hub, router) = with_token();
-    let max = StreamOptions::default().event_bytes_max;
-    let check = async |channel: &str, key: Option<&str>, body: String, status: StatusCode, code: &str| {
-        let (got, answer) = server_support::json(&router, publish(channel, "secret", key, &body)).await;
-        assert_eq!((got, answer["code"].as_str()), (status, Some(code)), "{answer}");
-        assert!(answer["error"].is_string() && answer["message"].is_string(), "{answer}");
-    };
-    let bad = StatusCode::BAD_REQUEST;
-    for name in ["a\nb", "a\rid: 1", "a\u{0}", "a\u{85}", "", &"x".repeat(129)] {
-        let body = json!({ "event": name, "data": "" }).to_string();
-        check("a", None, body, bad, "invalid_event_name").await;
-        let body = json!({ "type": name, "payload": 1 }).to_string();
-        check("a", None, body, bad, "invalid_event_name").await;
-    }
-    for name in ["control.open", "control.", "system.heartbeat"] {
-        check("a", None, json!({ "event": name, "data": "" }).to_string(), bad, "reserved_event_name").await;
-        check("a", None, json!({ "type": name, "payload": {} }).to_string(), bad, "reserved_event_name")
-            .await;
-    }
-    let good = r#"{"data":"x"}"#.to_owned();
-    for channel in ["a%0Ab", "a%00", "%ff", &"x".repeat(129)] {
-        check(channel, None, good.clone(), bad, "invalid_channel").await;
-    }
-    for key in ["", "a b", "\u{e9}", &"k".repeat(129)] {
-        check("a", Some(key), good.clone(), bad, "invalid_idempotency_key").await;
-    }
-    for body in [
-        "",
-        "[]",
-        "{",
-        r#"{"type":"a"}"#,
-        r#"{"payload":1}"#,
-        r#"{"type":"a","payload":1,"data":"x"}"#,
-        r#"{"data":1}"#,
-        r#"{"data":"x","id":"7"}"#,
-        "{\"data\":\"\u{1}\"}",
-    ] {
-        check("a", None, body.to_owned(), bad, "invalid_body").await;
-    }
-    let large = json!({ "data": "x".repeat(max + 1) }).to_string();
-    check("a", None, large, StatusCode::PAYLOAD_TOO_LARGE, "event_too_large").await;
-    check("a", None, " ".repeat(max * 2), StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").await;
-    let deep = format!("{{\"type\":\"a\",\"payload\":{}1{}}}", "[".repeat(200_000), "]".repeat(200_000));
-    let _ = server_support::json(&router, publish("deep", "secret", None, &deep)).await;
-
-    let publisher = hub.publisher();
-    let refused = publisher.publish("a", Message::text("a\nid: 1", "")).await;
-    assert_eq!(refused, Err(PublishError::InvalidName));
-    let refused = publisher.publish("a", Message::envelope("system.x", &json!({}))).await;
-    assert_eq!(refused, Err(PublishError::ReservedName));
-    // None of all this was stored.
-    let first = publisher.publish("a", Message::text("n", "1")).await.expect("published");
-    assert!(first.id.ends_with("-1"), "{}", first.id);
-}
-
-#[tokio::test]
-async fn publishing_takes_the_token_and_is_off_without_one() {
-    for token in [None, Some(String::new())] {
-        let (_, router) = hub(StreamOptions { publish_token: token, ..StreamOptions::default() });
-        let (status, body) = server_support::json(&router, publish("a", "", None, "{}")).await;
-        assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("publishing_off")));
-        let message = body["message"].as_str().expect("text");
-        assert!(
-            message.contains("StreamOptions::publish_token") && message.contains("SSE_PUBLISH_TOKEN"),
-            "{message}"
-        );
-    }
-    let (_, router) = with_token();
-    for given in ["", "Secret", "secre", "secrets", "secret "] {
-        let reader = ask(&router, publish("a", given, None, "{}")).await;
-        assert_eq!(reader.status, StatusCode::UNAUTHORIZED, "{given:?}");
-        assert_eq!(reader.headers["www-authenticate"], "Bearer");
-    }
-    let bare = Request::post("/publish/a").body(Body::empty()).expect("a request");
-    assert_eq!(ask(&router, bare).await.status, StatusCode::UNAUTHORIZED);
-    // The body of somebody without the token is not even read.
-    let endless = Body::from_stream(futures_util::stream::pending::<Result<String, std::io::Error>>());
-    let request = Request::post("/publish/a").body(endless).expect("a request");
-    let answer = tokio::time::timeout(Duration::from_secs(10), ask(&router, request)).await;
-    assert_eq!(answer.expect("an answer at once").status, StatusCode::UNAUTHORIZED);
+    assert!(!text.contains("# EOF") && !text.contains("_total_total"));
 }
 
 #[tokio::test]
@@ -212,7 +127,7 @@ async fn pages_of_other_origins_are_let_in_by_list() {
         Request::options("/stream/a")
             .header("origin", origin)
             .header("access-control-request-method", "GET")
-            .header("access-control-request-headers", "last-event-id,authorization")
+            .header("access-control-request-headers", "last-event-id,authorization,x-tenant")
             .body(Body::empty())
             .expect("a request")
     };
@@ -224,7 +139,8 @@ async fn pages_of_other_origins_are_let_in_by_list() {
         (list.clone(), "https://app.example.evil.example", None),
         (list, "null", None),
     ] {
-        let (_, router) = hub(StreamOptions { cors, ..StreamOptions::default() });
+        let cors_headers = vec!["X-Tenant".to_owned(), "no name".to_owned()];
+        let (_, router) = hub(StreamOptions { cors, cors_headers, ..StreamOptions::default() });
         let answer = ask(&router, preflight(origin)).await;
         let header = |reader: &Reader, name: &str| {
             reader.headers.get(name).map(|value| value.to_str().expect("text").to_lowercase())
@@ -233,7 +149,11 @@ async fn pages_of_other_origins_are_let_in_by_list() {
         if allowed.is_some() {
             assert_eq!(answer.status, StatusCode::OK);
             let headers = header(&answer, "access-control-allow-headers").expect("a list");
-            assert!(headers.contains("last-event-id") && headers.contains("authorization"), "{headers}");
+            for name in
+                ["authorization", "cache-control", "last-event-id", "traceparent", "x-request-id", "x-tenant"]
+            {
+                assert!(headers.split(',').any(|allowed| allowed.trim() == name), "{name} in {headers}");
+            }
         }
         let mut request = resume("/stream/a", "x-1");
         request.headers_mut().insert("origin", origin.parse().expect("a header"));

@@ -178,7 +178,7 @@ async fn newcomers_get_the_present_value() {
     // Who has it gets nothing.
     let id = again_id(&position);
     let mut up_to_date = ask(&node.hub.router(), resume("/stream/news", &id)).await;
-    up_to_date.named("control.open").await;
+    up_to_date.named("control.replay_end").await;
     assert!(up_to_date.quiet(20).await);
     // A node that comes later has the value, and so have its clients.
     let later = Node::new(&log);

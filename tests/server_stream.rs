@@ -12,8 +12,8 @@ use holdfast_sse::server::log::PageLimit;
 use holdfast_sse::server::{
     EventLog, Hub, MemoryLog, Message, RedbLog, RedbOptions, Retention, StreamOptions,
 };
-use serde_json::{Value, json};
-use server_support::{End, Reader, ask, get, resume};
+use serde_json::json;
+use server_support::{End, Reader, ask, get, metrics, resume};
 
 fn options() -> StreamOptions {
     StreamOptions { heartbeat_ms: 0, ..StreamOptions::default() }
@@ -152,126 +152,17 @@ async fn the_cursor_comes_from_the_header_before_the_query() {
     }
 }
 
-// K20, K21, and the kit's scenario that passed without any cannot_resume
-#[tokio::test]
-async fn what_cannot_be_resumed_is_said_and_only_that_is_missing() {
-    let (hub, router, log) = memory(Retention { events_max: 5, ..Retention::default() }, options());
-    publish(&hub, 1..=20).await;
-    let epoch = log.epoch(0).expect("an epoch");
-    let huge = "9".repeat(7000);
-    for (cursor, code, missing) in [
-        (format!("{epoch}-10"), "buffer_expired", json!(5)),
-        (format!("{epoch}-0"), "buffer_expired", json!(15)),
-        ("another-3".to_owned(), "event_not_found", Value::Null),
-        (format!("{epoch}--3"), "invalid_event_id", Value::Null),
-        (format!("{epoch}-99999999999999999999"), "invalid_event_id", Value::Null),
-        ("{}".to_owned(), "invalid_event_id", Value::Null),
-        (format!("b:{epoch}-3"), "invalid_event_id", Value::Null),
-        (huge, "invalid_event_id", Value::Null),
-    ] {
-        let mut reader = ask(&router, resume("/stream/a", &cursor)).await;
-        let open = reader.any().await.expect("the handshake").payload();
-        let event = reader.any().await.expect("the refusal");
-        assert_eq!((event.name.as_str(), &event.id), ("control.cannot_resume", &None));
-        let refused = event.payload();
-        assert_eq!(refused["code"], code, "{cursor}");
-        assert_eq!(refused["missing"], missing, "{cursor}");
-        assert!(cursor.starts_with(refused["requestedId"].as_str().expect("text")));
-        assert_eq!(refused["oldestAvailable"], format!("{epoch}-16"));
-        assert_eq!(refused["newestAvailable"], format!("{epoch}-20"));
-        assert_eq!(refused["action"], "start_fresh");
-        assert_eq!(refused["position"], format!("{epoch}-15"));
-        assert_eq!(open["position"], refused["position"]);
-        if code == "buffer_expired" {
-            assert_eq!(refused["reason"], "events_expired");
-        }
-        assert_eq!(reader.sequences(5).await, [16, 17, 18, 19, 20]);
-        assert_eq!(reader.any().await.expect("the end").name, "control.replay_end");
-        assert!(reader.quiet(20).await);
-    }
-    // Right behind the oldest that is gone, nothing is missing.
-    let mut reader = ask(&router, resume("/stream/a", &format!("{epoch}-15"))).await;
-    assert_eq!(reader.sequences(5).await, [16, 17, 18, 19, 20]);
-    let metrics = hub_metrics(&router).await;
-    assert!(metrics.contains("sse_server_cannot_resume_total{reason=\"buffer_expired\"} 2\n"), "{metrics}");
-}
-
-async fn hub_metrics(router: &Router) -> String {
-    use http_body_util::BodyExt;
-    use tower::ServiceExt;
-    let response = router.clone().oneshot(get("/metrics")).await.expect("an answer");
-    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-    String::from_utf8(bytes.to_vec()).expect("text")
-}
-
-/// What was given out beyond an epoch's end is lost; all before was seen, and is not sent again.
-#[tokio::test]
-async fn a_cursor_beyond_its_epochs_end_goes_on_from_there() {
-    let (hub, router, log) = memory(Retention { events_max: 5, ..Retention::default() }, options());
-    let epoch = |generation| log.epoch(generation).expect("an epoch");
-    let check = async |cursor: String, position: String, expected: &[String]| {
-        let mut reader = ask(&router, resume("/stream/a", &cursor)).await;
-        let open = reader.any().await.expect("the handshake").payload();
-        let refused = reader.any().await.expect("the refusal").payload();
-        assert_eq!(open["position"], position, "{cursor}");
-        assert_eq!(refused["position"], position, "{cursor}");
-        assert_eq!(refused["requestedId"], cursor);
-        assert_eq!((&refused["code"], &refused["missing"]), (&json!("event_not_found"), &Value::Null));
-        if !expected.is_empty() {
-            assert_eq!(reader.any().await.expect("a replay").name, "control.replay_start");
-        }
-        for id in expected {
-            assert_eq!(reader.any().await.expect("an event").id.as_ref(), Some(id), "{cursor}");
-        }
-        if !expected.is_empty() {
-            assert_eq!(reader.any().await.expect("the end").name, "control.replay_end");
-        }
-        assert!(reader.quiet(20).await, "{cursor}");
-    };
-    let id = |generation, sequence: u64| format!("{}-{sequence}", epoch(generation));
-    publish(&hub, 1..=20).await;
-    check(id(0, 21), id(0, 20), &[]).await;
-    check(id(0, u64::MAX), id(0, 20), &[]).await;
-    // The epoch's end is stored. The one between stored nothing.
-    log.begin_epoch().await.expect("a new epoch");
-    log.begin_epoch().await.expect("a new epoch");
-    publish(&hub, 21..=22).await;
-    check(id(0, 23), id(0, 20), &[id(2, 1), id(2, 2)]).await;
-    check(id(1, 3), id(1, 0), &[id(2, 1), id(2, 2)]).await;
-    check(id(2, 3), id(2, 2), &[]).await;
-    // It is not, but what is stored follows it.
-    publish(&hub, 23..=25).await;
-    let stored = [id(2, 1), id(2, 2), id(2, 3), id(2, 4), id(2, 5)];
-    check(id(0, 23), id(0, 20), &stored).await;
-    // What followed it is gone, too.
-    publish(&hub, 26..=26).await;
-    let stored = [id(2, 2), id(2, 3), id(2, 4), id(2, 5), id(2, 6)];
-    check(id(0, 23), id(2, 1), &stored).await;
-    check(id(1, 3), id(2, 1), &stored).await;
-}
-
-#[tokio::test]
-async fn the_end_of_an_old_epoch_is_resumed_without_a_word() {
-    let (hub, router, log) = plain();
-    publish(&hub, 1..=3).await;
-    log.begin_epoch().await.expect("a new epoch");
-    publish(&hub, 4..=5).await;
-    let (old, new) = (log.epoch(0).expect("the old"), log.epoch(1).expect("the new"));
-    let check = async |cursor: String, expected: &[String], refused: bool| {
-        let mut reader = ask(&router, resume("/stream/a", &cursor)).await;
-        let names = names_until(&mut reader, "control.replay_start").await;
-        assert_eq!(names.contains(&"control.cannot_resume".to_owned()), refused, "{cursor}");
-        for id in expected {
-            assert_eq!(reader.event().await.expect("an event").id.as_ref(), Some(id));
-        }
-    };
-    let all =
-        [format!("{old}-1"), format!("{old}-2"), format!("{old}-3"), format!("{new}-1"), format!("{new}-2")];
-    check(format!("{old}-3"), &all[3..], false).await;
-    check(format!("{old}-1"), &all[1..], false).await;
-    check(format!("{new}-1"), &all[4..], false).await;
-    // More than the old epoch ever had: that was lost, and what comes before was seen.
-    check(format!("{old}-4"), &all[3..], true).await;
+// K24, K26: what a client that did not read was not sent is counted.
+#[tokio::test(start_paused = true)]
+async fn heartbeats_that_were_left_out_are_counted() {
+    let (_, router, _) = memory(Retention::default(), StreamOptions { heartbeat_ms: 1_000, ..options() });
+    let mut reader = ask(&router, get("/stream/a")).await;
+    reader.named("control.open").await;
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    reader.named("system.heartbeat").await;
+    let metrics = metrics(&router, "").await.1;
+    assert!(metrics.contains("sse_server_heartbeats_failed_total 2\n"), "{metrics}");
+    assert!(metrics.contains("sse_server_heartbeats_sent_total 1\n"), "{metrics}");
 }
 
 /// A client that saw an empty channel comes back after the log began anew: it waits, like any other.
@@ -306,7 +197,7 @@ async fn heartbeats_come_in_time_and_move_no_cursor() {
     publish(&hub, 1..=1).await;
     assert_eq!(reader.any().await.expect("the event").sequence(), 1);
     drop(reader);
-    assert!(hub_metrics(&router).await.contains("sse_server_heartbeats_sent_total 3\n"));
+    assert!(metrics(&router, "").await.1.contains("sse_server_heartbeats_sent_total 3\n"));
 }
 
 // K25, K26, and the kit's disconnect that was counted 2835 times
@@ -328,7 +219,7 @@ async fn streams_over_the_limit_are_refused_and_each_end_counts_once() {
     let third = ask(&router, get("/stream/a")).await;
     assert_eq!(third.status, StatusCode::OK);
     drop((second, third));
-    let metrics = hub_metrics(&router).await;
+    let metrics = metrics(&router, "").await.1;
     for line in [
         "sse_server_active_streams 0\n",
         "sse_server_streams_opened_total 3\n",

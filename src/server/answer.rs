@@ -5,6 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::wire::id::CURSOR_BYTES_MAX;
+
 /// A refusal: `{"error", "message", "code"}`, with `retry` (ms) and `Retry-After` where trying again makes sense.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
@@ -26,6 +28,14 @@ impl Refusal {
     pub(crate) fn too_many_channels(max: usize) -> Self {
         let message = format!("a stream takes at most {max} channels: open another one for the rest");
         Self::bad_request("channels_per_stream", message)
+    }
+
+    pub(crate) fn cursor_too_long() -> Self {
+        let message = format!(
+            "the names of these channels are too long for one stream: its cursor, which holds them all, takes at most \
+             {CURSOR_BYTES_MAX} bytes. Open another one for some of them"
+        );
+        Self::bad_request("cursor_too_long", message)
     }
 
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>, retry_ms: u64) -> Self {

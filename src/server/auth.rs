@@ -5,7 +5,6 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use futures_util::FutureExt;
@@ -75,8 +74,7 @@ impl AuthRequest {
     /// header or a cookie, where the client can set one.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<String> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&self.parts.uri).ok()?;
-        pairs.into_iter().find(|pair| pair.0 == name).map(|pair| pair.1)
+        request::query(&self.parts, name)
     }
 
     /// The value of a cookie (RFC 6265, section 4.2).

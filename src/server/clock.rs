@@ -29,8 +29,13 @@ pub(crate) fn iso(unix_ms: u64) -> String {
 }
 
 /// A UUIDv7; those of one process grow strictly.
+pub(crate) fn event_uuid() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// The same as text.
 pub(crate) fn event_id() -> String {
-    Uuid::now_v7().to_string()
+    event_uuid().to_string()
 }
 
 /// 64 bits that cannot be guessed.

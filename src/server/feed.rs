@@ -40,6 +40,7 @@ pub(crate) struct Feed {
 struct Replay {
     until: Place,
     sent: u64,
+    truncated: bool,
 }
 
 /// How a feed begins.
@@ -48,6 +49,8 @@ struct Began {
     requested: Option<String>,
     refused: Option<Refused>,
     count: u64,
+    /// How many there would be without a limit on replays.
+    available: u64,
     head: Place,
 }
 
@@ -111,19 +114,26 @@ impl Feed {
         // The head is watched before the bounds are read, so that nothing falls between the two.
         let head = channel.head();
         let bounds = hub.log.bounds(&channel).await?;
-        let mut start = resume::resolve(wanted, name, several, &bounds, hub.log.as_ref());
+        let options = &hub.options;
+        let log = hub.log.as_ref();
+        let mut start = resume::resolve(wanted, name, several, &bounds, log, options.resume);
         // Who newly comes to a channel of state is given its value.
-        if !start.resumed
+        if !(start.resumed && options.resume)
             && wanted.fresh == Beginning::Now
             && let Some(place) = hub.states.beginning(hub, name).await
         {
-            start.place = place;
+            start.move_to(place);
+        }
+        let available = bounds.distance(start.place, bounds.head);
+        if let Some(events_max) = options.replay_events_max {
+            start.shorten(events_max, &bounds);
         }
         let cursor = wanted.cursor.as_deref().filter(|_| start.resumed);
         let began = Began {
             requested: cursor.map(|id| cut(id, ECHO_BYTES_MAX).to_owned()),
             refused: start.refused,
             count: bounds.distance(start.place, bounds.head),
+            available,
             head: bounds.head,
         };
         Ok(Self {
@@ -192,8 +202,12 @@ impl Feed {
             voice.cannot_resume(self, began.requested.as_deref(), refused);
         }
         if began.count > 0 {
-            voice.replay_start(self.name(), began.requested.as_deref(), began.count);
-            self.replay = Some(Replay { until: began.head, sent: 0 });
+            voice.replay_start(self.name(), began.requested.as_deref(), began.count, began.available);
+            let truncated = began.count < began.available;
+            self.replay = Some(Replay { until: began.head, sent: 0, truncated });
+        } else if began.requested.is_some() && began.refused.is_none() {
+            voice.replay_start(self.name(), began.requested.as_deref(), 0, 0);
+            voice.replay_end(self.name(), 0, false);
         }
     }
 
@@ -378,7 +392,7 @@ impl Feed {
 
     fn end_replay(&mut self, voice: &mut Voice) {
         if let Some(replay) = self.replay.take_if(|replay| self.place >= replay.until) {
-            voice.replay_end(self.channel.name(), replay.sent);
+            voice.replay_end(self.channel.name(), replay.sent, replay.truncated);
         }
     }
 }

@@ -171,7 +171,8 @@ impl StreamHandle {
             return Err(SendError::Refused("single_channel", message.to_owned()));
         }
         check_channel(channel).map_err(|error| SendError::Refused("invalid_channel", error.to_string()))?;
-        let is_new = self.hub.registry.join(&self.entry, channel, &self.hub.options)?;
+        let is_new =
+            self.hub.registry.join(&self.entry, channel, self.hub.channels_max(), &self.hub.options)?;
         if is_new && let Err(error) = self.order(Order::Listen(channel.to_owned())) {
             self.hub.registry.leave(&self.entry, channel);
             return Err(error);

@@ -167,39 +167,54 @@ impl Hub {
         channels: &[&str],
         request: &Parts,
     ) -> Result<(StreamHandle, Response), Response> {
-        let opened = match StreamRequest::read(request, &self.inner.options) {
-            Ok(asked) => {
-                let channels = channels.iter().map(|&channel| channel.to_owned()).collect();
-                open::open(&self.inner, channels, asked, request).await
-            }
-            Err(refusal) => Err(refusal),
-        };
-        let compress = self.inner.options.compress;
-        opened
-            .map(|(handle, response)| match compress {
-                true => (handle, compress::apply(&request.headers, response)),
-                false => (handle, response),
-            })
-            .map_err(|refusal| self.refuse(&refusal))
+        self.open_or_refuse(Some(channels), request).await.map_err(|refusal| self.refuse(&refusal))
     }
 
     /// The streams that the query names, all in one; without any the default channel's.
     pub(crate) async fn stream_by_query(&self, request: &Parts) -> Response {
-        let asked = StreamRequest::read(request, &self.inner.options).and_then(|mut asked| {
-            let mut channels = std::mem::take(&mut asked.channels);
-            if channels.is_empty() {
-                channels.push(self.inner.default_channel()?.to_owned());
-            }
-            Ok((channels, asked))
-        });
-        let opened = match asked {
-            Ok((channels, asked)) => open::open(&self.inner, channels, asked, request).await,
-            Err(refusal) => Err(refusal),
-        };
-        opened.map_or_else(|refusal| self.refuse(&refusal), |opened| opened.1)
+        match self.open_or_refuse(None, request).await {
+            Ok((_, response)) => response,
+            Err(refusal) => self.refuse(&refusal),
+        }
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Response {
+    /// The one way in, for the channels given or for those that the query names.
+    async fn open_or_refuse(
+        &self,
+        channels: Option<&[&str]>,
+        request: &Parts,
+    ) -> Result<(StreamHandle, Response), Refusal> {
+        let options = &self.inner.options;
+        let mut asked = StreamRequest::read(request, options)?;
+        let channels = match channels {
+            Some(channels) => channels.iter().map(|&channel| channel.to_owned()).collect(),
+            None if asked.channels.is_empty() => vec![self.inner.default_channel()?.to_owned()],
+            None => std::mem::take(&mut asked.channels),
+        };
+        let (handle, response) = open::open(&self.inner, channels, asked, request).await?;
+        let response = if options.compress { compress::apply(&request.headers, response) } else { response };
+        Ok((handle, response))
+    }
+
+    pub(crate) fn refuse_publish(&self, refusal: &Refusal) {
+        Metrics::count(&self.inner.metrics.rejected_publishes, refusal.code);
+        let status = refusal.status.as_u16();
+        // What was published is wrong, or it may not or cannot be published.
+        match refusal.status {
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+                tracing::info!(
+                    event = "validation.error",
+                    code = refusal.code,
+                    status,
+                    "{}",
+                    refusal.message
+                );
+            }
+            _ => tracing::info!(event = "publish.reject", code = refusal.code, status),
+        }
+    }
+
+    pub(crate) fn refuse(&self, refusal: &Refusal) -> Response {
         self.inner.metrics.rejected_connections.inc();
         tracing::info!(event = "stream.reject", code = refusal.code, status = refusal.status.as_u16());
         axum::response::IntoResponse::into_response(refusal.clone())
@@ -244,7 +259,8 @@ impl Hub {
         self.find(stream_id).ok_or(SendError::Closed)?.send(message)
     }
 
-    /// Closes a stream. False where there is none of this id. A client that does not read hears of it when it does.
+    /// Closes a stream. False where there is none of this id. A client that does not read hears of it when it
+    /// does; a [`Listener`](super::Listener) cuts it after [`ListenOptions::write_ms_max`](super::ListenOptions::write_ms_max).
     pub fn kick(&self, stream_id: &str, reason: CloseReason) -> bool {
         self.find(stream_id).is_some_and(|stream| stream.close(reason).is_ok())
     }
@@ -292,6 +308,11 @@ impl Inner {
         })
     }
 
+    /// Whether what a client missed can be had by coming back with a cursor.
+    pub(crate) fn replayable(&self) -> bool {
+        self.options.resume && self.log.replays()
+    }
+
     pub(crate) fn draining(&self) -> bool {
         self.drain.borrow().is_some()
     }
@@ -311,7 +332,7 @@ impl Inner {
 pub(crate) struct Ticket {
     hub: Arc<Inner>,
     entry: Arc<Entry>,
-    /// Why the stream ended; until someone says otherwise, the client went away.
+    /// Why the stream ended; until someone says otherwise, the client went away, or whatever its connection tells.
     pub(crate) reason: CloseReason,
 }
 
@@ -323,7 +344,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let reason = self.reason;
+        let reason = match self.reason {
+            CloseReason::ClientClose => self.entry.lost(),
+            told => told,
+        };
         self.hub.registry.remove(&self.entry);
         self.hub.metrics.active_streams.dec();
         Metrics::count(&self.hub.metrics.disconnects, reason.as_str());

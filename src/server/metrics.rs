@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) streams_opened: Counter,
     pub(crate) disconnects: ByReason,
     pub(crate) rejected_connections: Counter,
+    pub(crate) rejected_publishes: ByReason,
     pub(crate) heartbeats_sent: Counter,
     pub(crate) heartbeats_failed: Counter,
     pub(crate) events_sent: Counter,
@@ -56,6 +57,8 @@ impl Metrics {
         let streams_opened: Counter = register!("streams_opened", "Streams that were opened");
         let disconnects: ByReason = register!("disconnects", "Streams that ended, by reason");
         let rejected_connections: Counter = register!("rejected_connections", "Streams that were refused");
+        let rejected_publishes: ByReason =
+            register!("rejected_publishes", "Requests to publish that were refused, by code");
         let heartbeats_sent: Counter = register!("heartbeats_sent", "Heartbeats that were sent");
         let heartbeats_failed: Counter =
             register!("heartbeats_failed", "Heartbeats left out, since the client did not read");
@@ -68,8 +71,7 @@ impl Metrics {
             register!("replay_events_sent", "Stored events sent before live ones");
         let cannot_resume: ByReason = register!("cannot_resume", "control.cannot_resume sent, by code");
         // A series that is absent until it happens cannot be alerted on.
-        use super::resume::{EXPIRED, FORGOTTEN, INVALID, NOT_FOUND};
-        for reason in [EXPIRED, NOT_FOUND, FORGOTTEN, INVALID] {
+        for reason in super::resume::CODES {
             let _ = cannot_resume.get_or_create(&Reason { reason });
         }
         Self {
@@ -80,6 +82,7 @@ impl Metrics {
             streams_opened,
             disconnects,
             rejected_connections,
+            rejected_publishes,
             heartbeats_sent,
             heartbeats_failed,
             events_sent,
@@ -98,6 +101,25 @@ impl Metrics {
 
     pub(crate) fn uptime_seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
+    }
+
+    /// All metrics in the text format 0.0.4 of Prometheus, for scrapers that know no OpenMetrics: there a counter's own
+    /// name ends in `_total`.
+    pub(crate) fn plain_text(&self) -> String {
+        let text = self.text();
+        let counters: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+        let mut out = String::with_capacity(text.len());
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            let described = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
+            match described.and_then(|rest| rest.split_once(' ')) {
+                Some((name, rest)) if counters.contains(&name) => {
+                    out.extend([&line[.."# TYPE ".len()], name, "_total ", rest, "\n"]);
+                }
+                _ => out.extend([line, "\n"]),
+            }
+        }
+        out
     }
 
     /// All metrics in the OpenMetrics text format.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::answer::Refusal;
 use super::auth::{AuthRequest, Authorize, Identity};
 use super::clock;
+use super::fate::Carried;
 use super::faults::Trouble;
 use super::feed::Feed;
 use super::handle::StreamHandle;
@@ -18,7 +19,7 @@ use super::hub::{Inner, Ticket};
 use super::lane::LaneOffer;
 use super::log::check_channel;
 use super::reason::CloseReason;
-use super::registry::Entry;
+use super::registry::{Entry, check_cursor};
 use super::request::StreamRequest;
 use super::stream::{self, Subscription, refusal};
 use super::voice::Voice;
@@ -27,7 +28,7 @@ use super::voice::Voice;
 pub(crate) async fn open(
     hub: &Arc<Inner>,
     channels: Vec<String>,
-    asked: StreamRequest,
+    mut asked: StreamRequest,
     request: &Parts,
 ) -> Result<(StreamHandle, Response), Refusal> {
     let trouble = hub.faults.as_ref().map(|faults| faults.watch(asked.client.as_deref()));
@@ -49,6 +50,9 @@ pub(crate) async fn open(
     entry.trace_id = asked.trace_id.as_deref().map(Into::into);
     entry.resumed = asked.wanted.cursor.is_some();
     entry.single = channels.len() == 1;
+    if channels.is_empty() {
+        asked.wanted.forget_foreign();
+    }
     let entry = Arc::new(entry);
     let peer = entry.peer.map(tracing::field::display);
     tracing::debug!(event = "stream.connect", stream_id, peer);
@@ -57,7 +61,12 @@ pub(crate) async fn open(
     let ticket = admit(hub, &entry, &channels)?;
     let mut feeds = Vec::with_capacity(channels.len());
     for channel in &channels {
-        feeds.push(Feed::open(hub, channel, &asked.wanted, !entry.single).await?);
+        let feed = Feed::open(hub, channel, &asked.wanted, !entry.single).await;
+        feeds.push(feed.inspect_err(|refusal| {
+            if entry.resumed {
+                tracing::info!(event = "resume.failure", stream_id, channel, code = refusal.code);
+            }
+        })?);
     }
     let initial = match &hub.hooks.initial {
         Some(initial) => initial(entry.info()).await,
@@ -95,8 +104,9 @@ pub(crate) async fn open(
         let bytes = subscription.next().await?;
         Some((bytes, subscription))
     });
-    let handle = StreamHandle { hub: Arc::clone(hub), entry };
-    Ok((handle, (headers, Body::from_stream(body)).into_response()))
+    let mut response = (headers, Body::from_stream(body)).into_response();
+    response.extensions_mut().insert(Carried(Arc::clone(&entry)));
+    Ok((StreamHandle { hub: Arc::clone(hub), entry }, response))
 }
 
 /// Each channel once, and not too many.
@@ -111,6 +121,9 @@ fn check_channels(hub: &Inner, channels: Vec<String>) -> Result<Vec<String>, Ref
             return Err(Refusal::too_many_channels(hub.channels_max()));
         }
         once.push(channel);
+    }
+    if once.len() > 1 {
+        check_cursor(once.iter().map(String::as_str), hub.channels_max())?;
     }
     Ok(once)
 }

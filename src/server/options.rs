@@ -75,6 +75,13 @@ pub struct StreamOptions {
     pub channels_per_stream_max: usize,
     /// Where a stream begins without a cursor. Default with the next event.
     pub fresh: Beginning,
+    /// Whether a client that comes back with a cursor goes on behind it. Without, it is told `resume_disabled` and begins as
+    /// a fresh one. Default on.
+    pub resume: bool,
+    /// Stored events that a stream begins with, at most. Of a longer replay the newest are sent: a client with a cursor is
+    /// told `replay_too_large` with the number of those left out, and `control.replay_start` says `replay_truncated`. At
+    /// least 1; default `None`: all there are, page by page.
+    pub replay_events_max: Option<u64>,
     /// What becomes of slow readers. Default [`SlowConsumer::Reread`].
     pub slow: SlowConsumer,
     /// Events sent to one stream alone that may wait for it. Default 256.
@@ -96,6 +103,9 @@ pub struct StreamOptions {
     pub batch_events_max: usize,
     /// Origins of other hosts. Default none.
     pub cors: CorsOrigins,
+    /// Request headers that pages of other hosts may send beside those that we read ourselves: of a hook or a proxy of your
+    /// own. Names that are none are left out. Default none.
+    pub cors_headers: Vec<String>,
     /// The bearer token that `POST /publish/{channel}` takes; `None` (the default) or empty switches that route off.
     pub publish_token: Option<String>,
     /// The token that streams take, as a bearer or as `?token=`; `None` (the default) or empty lets everybody in. For
@@ -123,6 +133,8 @@ impl Default for StreamOptions {
             listeners_per_channel_max: None,
             channels_per_stream_max: 16,
             fresh: Beginning::default(),
+            resume: true,
+            replay_events_max: None,
             slow: SlowConsumer::default(),
             direct_events_max: 256,
             fanout_listeners_min: 32,
@@ -132,6 +144,7 @@ impl Default for StreamOptions {
             event_bytes_max: 1 << 20,
             batch_events_max: 1_000,
             cors: CorsOrigins::default(),
+            cors_headers: Vec::new(),
             publish_token: None,
             stream_token: None,
             default_channel: None,

@@ -24,20 +24,31 @@ struct Body<'a> {
     kind: Option<String>,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
+    trace_id: Option<String>,
     correlation_id: Option<String>,
+    stream_id: Option<String>,
+    retry: Option<u64>,
     event: Option<String>,
     data: Option<String>,
     /// Of an event among several; a single one may also have it in the header.
     idempotency_key: Option<String>,
 }
 
-const SHAPES: &str = r#"the body takes {"type": name, "payload": any JSON, "correlation_id"?: text} or {"event": name, "data": text}, or several of them: an array, or with Content-Type application/x-ndjson one a line; each takes "idempotency_key", too"#;
+const SHAPES: &str = r#"the body takes {"type": name, "payload": object, "trace_id"?, "correlation_id"?, "stream_id"?, "retry"?} or {"event": name, "data": text}, or several of them: an array, or with Content-Type application/x-ndjson one a line; each takes "idempotency_key", too"#;
 
 /// Room for the JSON around a payload, and for what escapes add to a text.
 const BODY_OVERHEAD_BYTES: usize = 4096;
 
 pub(crate) async fn publish(
     State(hub): State<Hub>,
+    channel: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    store(&hub, channel, request).await.inspect_err(|refusal| hub.refuse_publish(refusal))
+}
+
+async fn store(
+    hub: &Hub,
     channel: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Json<serde_json::Value>, Refusal> {
@@ -50,14 +61,8 @@ pub(crate) async fn publish(
         let message = format!("the body could not be read, or is larger than {body_bytes_max} bytes");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     })?;
-    let trace_id = request::trace_id(&parts.headers, None);
-    let traced = |body| {
-        let message = message(body)?;
-        Ok(match &trace_id {
-            Some(id) => message.trace_id(id.clone()),
-            None => message,
-        })
-    };
+    let trace_id = request::trace_id(&parts.headers, request::query(&parts, "trace_id").as_deref());
+    let traced = |body| message(body, trace_id.clone());
     let header = parts.headers.get("idempotency-key");
     let publisher = hub.publisher();
     let published = |one: Published| json!({ "id": one.id, "duplicate": one.duplicate });
@@ -103,24 +108,25 @@ fn invalid_body(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::bad_request("invalid_body", format!("{SHAPES}: {error}"))
 }
 
-fn message(mut body: Body<'_>) -> Result<Message, Refusal> {
-    let key = body.idempotency_key.take();
-    let message = match body {
-        Body {
-            kind: Some(kind), payload: Some(payload), correlation_id, event: None, data: None, ..
-        } => {
-            let message = Message::envelope_raw(kind, payload);
-            match correlation_id {
-                Some(id) => message.correlation_id(id),
-                None => message,
-            }
+/// The trace that the body names goes before that of the request.
+fn message(body: Body<'_>, trace_id: Option<String>) -> Result<Message, Refusal> {
+    let Body { trace_id: own_trace_id, correlation_id, stream_id, retry, idempotency_key, .. } = body;
+    let bare = own_trace_id.is_none() && correlation_id.is_none() && stream_id.is_none() && retry.is_none();
+    let message = match (body.kind, body.payload, body.event, body.data) {
+        (Some(kind), Some(payload), None, None) => {
+            let mut message = Message::envelope_raw(kind, payload);
+            message.trace_id = own_trace_id.or(trace_id);
+            message.correlation_id = correlation_id;
+            message.stream_id = stream_id;
+            message.retry_ms = retry;
+            message
         }
-        Body { kind: None, payload: None, correlation_id: None, event, data: Some(data), .. } => {
+        (None, None, event, Some(data)) if bare => {
             Message::text(event.unwrap_or_else(|| "message".to_owned()), data)
         }
         _ => return Err(Refusal::bad_request("invalid_body", SHAPES)),
     };
-    Ok(match key {
+    Ok(match idempotency_key {
         Some(key) => message.idempotency_key(key),
         None => message,
     })
@@ -153,6 +159,7 @@ fn refusal(error: PublishError) -> Refusal {
         PublishError::InvalidName | PublishError::Log(LogError::InvalidName) => {
             Refusal::bad_request("invalid_event_name", message)
         }
+        PublishError::InvalidEnvelope(_) => Refusal::bad_request("invalid_envelope", message),
         PublishError::InvalidKey => Refusal::bad_request("invalid_idempotency_key", message),
         PublishError::TooLarge(_) => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", message),
         PublishError::TooMany(_) => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", message),

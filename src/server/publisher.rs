@@ -17,8 +17,10 @@ pub struct Message {
     name: String,
     content: Content,
     key: Option<String>,
-    trace_id: Option<String>,
-    correlation_id: Option<String>,
+    pub(super) trace_id: Option<String>,
+    pub(super) correlation_id: Option<String>,
+    pub(super) stream_id: Option<String>,
+    pub(super) retry_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -29,7 +31,9 @@ enum Content {
 }
 
 impl Message {
-    /// An event whose data is an envelope: `{event_id, type, ts, payload, sequence}`, on one line.
+    /// An event whose data is an envelope: `{event_id, type, ts, payload, sequence}`, on one line. The type is lower case in
+    /// dots (`domain.order.created`), up to 100 bytes; the payload is an object. What is not so is refused when it is
+    /// published ([`PublishError::InvalidEnvelope`]).
     #[must_use]
     pub fn envelope(event_type: impl Into<String>, payload: &serde_json::Value) -> Self {
         Self::new(event_type.into(), Content::Payload(payload.to_string()))
@@ -50,7 +54,8 @@ impl Message {
     }
 
     fn new(name: String, content: Content) -> Self {
-        Self { name, content, key: None, trace_id: None, correlation_id: None }
+        let (key, trace_id, correlation_id, stream_id) = (None, None, None, None);
+        Self { name, content, key, trace_id, correlation_id, stream_id, retry_ms: None }
     }
 
     /// Makes publishing repeatable: the same message to the same channel under the same key stores nothing the second
@@ -61,22 +66,40 @@ impl Message {
         self
     }
 
-    /// The trace that the event belongs to, for its envelope.
+    /// The trace that the event belongs to, for its envelope: 1 to 128 bytes.
     #[must_use]
     pub fn trace_id(mut self, id: impl Into<String>) -> Self {
         self.trace_id = Some(id.into());
         self
     }
 
-    /// What the event belongs together with, for its envelope.
+    /// What the event belongs together with, for its envelope: a UUID in lower case.
     #[must_use]
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.correlation_id = Some(id.into());
         self
     }
 
+    /// The stream that the event is of, for its envelope: 1 to 100 bytes.
+    #[must_use]
+    pub fn stream_id(mut self, id: impl Into<String>) -> Self {
+        self.stream_id = Some(id.into());
+        self
+    }
+
+    /// A reconnection time in milliseconds, for its envelope: at most 300,000. The stream's own is
+    /// [`StreamOptions::retry_ms`](super::StreamOptions::retry_ms).
+    #[must_use]
+    pub fn retry(mut self, ms: u64) -> Self {
+        self.retry_ms = Some(ms);
+        self
+    }
+
     fn check(&self, event_bytes_max: usize) -> Result<(), PublishError> {
         check_name(&self.name)?;
+        if let Content::Payload(payload) = &self.content {
+            self.check_envelope(payload).map_err(PublishError::InvalidEnvelope)?;
+        }
         if let Some(key) = &self.key
             && !((1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()))
         {
@@ -89,6 +112,29 @@ impl Message {
         Ok(())
     }
 
+    /// What the schema of envelopes asks for, as the client's `validateEvent` checks it (K16); names the field that breaks it.
+    fn check_envelope(&self, payload: &str) -> Result<(), &'static str> {
+        let length = |text: &Option<String>, max| {
+            text.as_ref().is_none_or(|text| (1..=max).contains(&text.encode_utf16().count()))
+        };
+        let uuid = |text: &String| {
+            text.len() == 36
+                && text.bytes().enumerate().all(|(at, byte)| match at {
+                    8 | 13 | 18 | 23 => byte == b'-',
+                    _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+                })
+        };
+        let checks = [
+            ("type", is_type(&self.name)),
+            ("payload", payload.trim_start().starts_with('{')),
+            ("stream_id", length(&self.stream_id, 100)),
+            ("trace_id", length(&self.trace_id, 128)),
+            ("correlation_id", self.correlation_id.as_ref().is_none_or(uuid)),
+            ("retry", self.retry_ms.is_none_or(|ms| ms <= 300_000)),
+        ];
+        checks.into_iter().find(|check| !check.1).map_or(Ok(()), |check| Err(check.0))
+    }
+
     /// An envelope without its last fields.
     fn envelope_begin(&self, payload: &str) -> String {
         let text = |text: &str| serde_json::Value::from(text).to_string();
@@ -98,10 +144,17 @@ impl Message {
             text(&self.name),
             clock::iso(clock::unix_ms()),
         );
-        for (name, id) in [("trace_id", &self.trace_id), ("correlation_id", &self.correlation_id)] {
+        for (name, id) in [
+            ("stream_id", &self.stream_id),
+            ("trace_id", &self.trace_id),
+            ("correlation_id", &self.correlation_id),
+        ] {
             if let Some(id) = id {
                 envelope.extend([",\"", name, "\":", &text(id)]);
             }
+        }
+        if let Some(ms) = self.retry_ms {
+            envelope.extend([r#","retry":"#, &ms.to_string()]);
         }
         envelope.extend([r#","payload":"#, payload]);
         envelope
@@ -145,6 +198,15 @@ fn check_name(name: &str) -> Result<(), PublishError> {
     if valid { Ok(()) } else { Err(PublishError::InvalidName) }
 }
 
+/// `^[a-z][a-z0-9_]*([.][a-z][a-z0-9_]*)*$`, up to 100 bytes.
+fn is_type(name: &str) -> bool {
+    let word = |word: &str| {
+        word.starts_with(|first: char| first.is_ascii_lowercase())
+            && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    name.len() <= 100 && name.split('.').all(word)
+}
+
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
@@ -161,6 +223,8 @@ pub enum PublishError {
     ReservedName,
     /// The name is empty, too long or holds a control character.
     InvalidName,
+    /// A field of the envelope is not as [`Message::envelope`] says: its name.
+    InvalidEnvelope(&'static str),
     /// The idempotency key is empty, too long or not visible ASCII.
     InvalidKey,
     /// The data is larger than the given limit, in bytes.
@@ -183,6 +247,22 @@ impl fmt::Display for PublishError {
             }
             Self::InvalidName => {
                 write!(f, "an event's name takes 1 to {NAME_BYTES_MAX} bytes without control characters")
+            }
+            Self::InvalidEnvelope(field) => {
+                let takes = match *field {
+                    "type" => {
+                        "takes words of a-z 0-9 _ in dots, like domain.order.created, at most 100 bytes"
+                    }
+                    "payload" => "takes an object",
+                    "stream_id" => "takes 1 to 100 characters",
+                    "trace_id" => "takes 1 to 128 characters",
+                    "correlation_id" => "takes a UUID in lower case",
+                    _ => "takes milliseconds from 0 to 300000",
+                };
+                write!(
+                    f,
+                    "the envelope's `{field}` {takes} (an event of your own form is sent as `event` and `data`)"
+                )
             }
             Self::InvalidKey => {
                 write!(f, "an idempotency key takes 1 to {KEY_BYTES_MAX} visible ASCII characters")

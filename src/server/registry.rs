@@ -12,10 +12,12 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::answer::Refusal;
+use super::fate::Fate;
 use super::handle::SendError;
 use super::lane::{Lane, Sent};
 use super::options::StreamOptions;
 use super::reason::CloseReason;
+use crate::wire::id::{CURSOR_BYTES_MAX, Cursor};
 
 /// One open stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,9 @@ pub(crate) struct Entry {
     pub(crate) bytes_sent: AtomicU64,
     /// By which it may be sent more.
     pub(crate) lane: OnceLock<Weak<Lane>>,
+    /// What became of this stream, and of the connection that carries it, as far as that is known.
+    pub(crate) fate: Fate,
+    pub(crate) connection: OnceLock<Arc<Fate>>,
     desk: Mutex<Desk>,
     /// There is something on the desk: looked at before the lock is taken.
     waiting: AtomicBool,
@@ -93,10 +98,18 @@ impl Entry {
             events_sent: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
             lane: OnceLock::new(),
+            fate: Fate::default(),
+            connection: OnceLock::new(),
             desk: Mutex::default(),
             waiting: AtomicBool::new(false),
             wake: Notify::new(),
         }
+    }
+
+    /// Why it ended, where nobody has closed it.
+    pub(crate) fn lost(&self) -> CloseReason {
+        let connection = || self.connection.get().and_then(|connection| connection.reason());
+        self.fate.reason().or_else(connection).unwrap_or(CloseReason::ClientClose)
     }
 
     /// Leaves an order. Only a closing is taken when `orders_max` wait already, and nothing behind one.
@@ -209,16 +222,17 @@ impl Registry {
         &self,
         entry: &Entry,
         channel: &str,
+        channels_max: usize,
         options: &StreamOptions,
     ) -> Result<bool, Refusal> {
         let mut state = self.state();
-        if entry.desk().channels.iter().any(|known| **known == *channel) {
+        let mut channels = entry.desk().channels.clone();
+        if channels.iter().any(|known| **known == *channel) {
             return Ok(false);
         }
+        channels.push(channel.into());
         state.has_room(channel, options)?;
-        if entry.desk().channels.len() >= options.channels_per_stream_max {
-            return Err(Refusal::too_many_channels(options.channels_per_stream_max));
-        }
+        check_cursor(channels.iter().map(|channel| &**channel), channels_max)?;
         // A stream that ended counts nowhere any more.
         if state.streams.contains_key(&entry.id) {
             state.enter(entry, channel);
@@ -341,6 +355,20 @@ impl State {
         table(&mut self.addresses);
         table(&mut self.rooms);
     }
+}
+
+/// Whether a stream of these channels has a cursor that it can be resumed from.
+pub(crate) fn check_cursor<'a>(
+    channels: impl Iterator<Item = &'a str> + Clone,
+    channels_max: usize,
+) -> Result<(), Refusal> {
+    if channels.clone().count() > channels_max {
+        return Err(Refusal::too_many_channels(channels_max));
+    }
+    if Cursor::bytes_max(channels) > CURSOR_BYTES_MAX {
+        return Err(Refusal::cursor_too_long());
+    }
+    Ok(())
 }
 
 /// What counts as one address: in IPv6 the /64, since whoever has one address there has all of them.

@@ -25,8 +25,10 @@ pub(crate) struct StreamRequest {
     pub(crate) trace_id: Option<String>,
 }
 
-/// Longest `client` and trace id, in bytes.
+/// Longest `client`, in bytes.
 const LABEL_BYTES_MAX: usize = 64;
+/// Longest trace id, in bytes.
+const TRACE_BYTES_MAX: usize = 128;
 
 impl StreamRequest {
     pub(crate) fn read(request: &Parts, options: &StreamOptions) -> Result<Self, Refusal> {
@@ -64,7 +66,11 @@ pub(crate) fn invalid_client() -> Refusal {
 
 /// Whether `text` is fit for logs and tables as it is.
 pub(crate) fn is_label(text: &str) -> bool {
-    (1..=LABEL_BYTES_MAX).contains(&text.len())
+    text.len() <= LABEL_BYTES_MAX && is_plain(text)
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'))
 }
 
@@ -99,6 +105,12 @@ fn peer(request: &Parts, options: &StreamOptions) -> Option<IpAddr> {
     })
 }
 
+/// The first value of a parameter of the query, decoded.
+pub(crate) fn query(request: &Parts, name: &str) -> Option<String> {
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&request.uri).ok()?;
+    pairs.into_iter().find(|pair| pair.0 == name).map(|pair| pair.1)
+}
+
 /// The token of `Authorization: Bearer <token>` (RFC 6750, section 2.1).
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
@@ -115,7 +127,7 @@ pub(crate) fn trace_id(headers: &HeaderMap, query: Option<&str>) -> Option<Strin
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let traceparent = header("traceparent").and_then(|value| value.split('-').nth(1));
     let mut places = [header("x-trace-id"), header("x-request-id"), traceparent, query].into_iter().flatten();
-    places.find(|id| is_label(id)).map(str::to_owned)
+    places.find(|id| id.len() <= TRACE_BYTES_MAX && is_plain(id)).map(str::to_owned)
 }
 
 /// The first `bytes_max` bytes of `text`, or a little less, so as not to split a character.

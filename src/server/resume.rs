@@ -2,7 +2,7 @@
 
 use super::log::{Bounds, EventLog, Place};
 use super::options::Beginning;
-use crate::wire::{Cursor, Position};
+use crate::wire::{Cursor, Position, id};
 
 /// Where a client wants its stream to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,11 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// Leaves out a cursor that names no channel: on a stream that was opened for none it is the app's own matter.
+    pub(crate) fn forget_foreign(&mut self) {
+        self.cursor.take_if(|cursor| id::Part::first(cursor).is_none());
+    }
+
     /// Takes a channel out of the cursor of several.
     pub(crate) fn forget(&mut self, channel: &str) {
         if let Some(Ok(Cursor::Composite(mut parts))) = self.cursor.as_deref().map(str::parse) {
@@ -38,12 +43,39 @@ impl Start {
     fn after(refused: Refused) -> Self {
         Self { place: refused.place, refused: Some(refused), resumed: true }
     }
+
+    /// Begins elsewhere after all.
+    pub(crate) fn move_to(&mut self, place: Place) {
+        self.place = place;
+        if let Some(refused) = &mut self.refused {
+            refused.place = place;
+        }
+    }
+
+    /// Leaves out all but the newest `events_max` events of a replay.
+    pub(crate) fn shorten(&mut self, events_max: u64, bounds: &Bounds) {
+        let left_out = bounds.distance(self.place, bounds.head).saturating_sub(events_max.max(1));
+        if left_out == 0 {
+            return;
+        }
+        if self.resumed {
+            // What else is missing is missing, too.
+            let before = match &self.refused {
+                Some(refused) => refused.missing,
+                None => Some(0),
+            };
+            let missing = before.map(|missing| missing + left_out);
+            let refused = self.refused.take().unwrap_or_else(|| refuse(TOO_LARGE, bounds, None));
+            self.refused = Some(Refused { missing, ..refused });
+        }
+        self.move_to(last(events_max.max(1), bounds, self.place));
+    }
 }
 
 /// Why a cursor cannot be resumed. The stream goes on all the same, after `place`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// One of [`EXPIRED`], [`NOT_FOUND`], [`FORGOTTEN`], [`INVALID`].
+    /// One of [`CODES`].
     pub(crate) code: &'static str,
     /// The place after which the stream goes on.
     pub(crate) place: Place,
@@ -56,7 +88,11 @@ pub(crate) struct Refused {
 impl Refused {
     /// The code that is told: a log that stores nothing says that instead of what it lacks.
     pub(crate) fn code(&self, log: &dyn EventLog) -> &'static str {
-        if self.code == INVALID || log.replays() { self.code } else { NO_BUFFER }
+        match self.code {
+            code @ (INVALID | DISABLED) => code,
+            code if log.replays() => code,
+            _ => NO_BUFFER,
+        }
     }
 }
 
@@ -71,6 +107,12 @@ pub(crate) const NO_BUFFER: &str = "no_buffer";
 pub(crate) const FORGOTTEN: &str = "stream_not_found";
 /// The cursor is no id of ours.
 pub(crate) const INVALID: &str = "invalid_event_id";
+/// The server was told to resume nothing.
+pub(crate) const DISABLED: &str = "resume_disabled";
+/// There is more to replay than is sent at once.
+pub(crate) const TOO_LARGE: &str = "replay_too_large";
+/// All of them.
+pub(crate) const CODES: [&str; 7] = [EXPIRED, NOT_FOUND, NO_BUFFER, FORGOTTEN, INVALID, DISABLED, TOO_LARGE];
 
 /// Where a stream of `channel` begins, alone or as one of `several`.
 pub(crate) fn resolve(
@@ -79,20 +121,22 @@ pub(crate) fn resolve(
     several: bool,
     bounds: &Bounds,
     log: &dyn EventLog,
+    may_resume: bool,
 ) -> Start {
+    let fresh = || {
+        let oldest = first_place(bounds);
+        match wanted.fresh {
+            Beginning::Now => bounds.head,
+            Beginning::Start => oldest,
+            Beginning::Last(count) => last(count, bounds, oldest),
+        }
+    };
     let part = wanted.cursor.as_deref().map(|id| part(id, channel, several));
     match part {
+        None | Some(Part::Absent) => Start { place: fresh(), refused: None, resumed: false },
+        Some(_) if !may_resume => Start::after(Refused { place: fresh(), ..refuse(DISABLED, bounds, None) }),
         Some(Part::At(position)) => resume(&position, bounds, log),
         Some(Part::Invalid) => Start::after(refuse(INVALID, bounds, None)),
-        None | Some(Part::Absent) => {
-            let oldest = first_place(bounds);
-            let place = match wanted.fresh {
-                Beginning::Now => bounds.head,
-                Beginning::Start => oldest,
-                Beginning::Last(count) => last(count, bounds, oldest),
-            };
-            Start { place, refused: None, resumed: false }
-        }
     }
 }
 
@@ -180,7 +224,7 @@ mod tests {
         let bounds = Bounds { oldest: Some(at(0, 5)), begin: at(0, 0), head: at(0, 10), ends: Vec::new() };
         let check = |id: &str, place: Place, refused: Option<(&str, Option<u64>)>| {
             let wanted = Wanted { cursor: Some(id.to_owned()), fresh: Beginning::Now };
-            let start = resolve(&wanted, "c", false, &bounds, &log);
+            let start = resolve(&wanted, "c", false, &bounds, &log, true);
             assert_eq!(start.place, place, "{id}");
             assert_eq!(start.refused.map(|refused| (refused.code, refused.missing)), refused, "{id}");
         };
@@ -213,7 +257,7 @@ mod tests {
             (format!("b:{epoch}-1,"), at(0, 4), Some(INVALID)),
         ] {
             let wanted = Wanted { cursor: Some(id.clone()), fresh: Beginning::Now };
-            let start = resolve(&wanted, "c", true, &bounds, &log);
+            let start = resolve(&wanted, "c", true, &bounds, &log, true);
             assert_eq!((start.place, start.refused.map(|refused| refused.code)), (place, refused), "{id}");
         }
     }

@@ -2,7 +2,7 @@
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -11,7 +11,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::answer::Refusal;
 use super::hub::Hub;
-use super::options::CorsOrigins;
+use super::options::{CorsOrigins, StreamOptions};
 use super::{clock, debug, publish};
 use crate::wire::control;
 
@@ -27,7 +27,7 @@ pub(crate) fn router(hub: &Hub) -> Router {
         router = router.merge(debug::routes());
     }
     let router = router.with_state(hub.clone());
-    match cors(&hub.inner.options.cors) {
+    match cors(&hub.inner.options) {
         Some(cors) => router.layer(cors),
         None => router,
     }
@@ -42,8 +42,11 @@ async fn stream(
     State(hub): State<Hub>,
     channel: Result<Path<String>, PathRejection>,
     request: Request,
-) -> Result<Response, Refusal> {
-    Ok(hub.stream(&channel?.0, &request.into_parts().0).await)
+) -> Response {
+    match channel {
+        Ok(Path(channel)) => hub.stream(&channel, &request.into_parts().0).await,
+        Err(rejection) => hub.refuse(&rejection.into()),
+    }
 }
 
 /// 200 while streams are admitted and events stored; 503 from the moment the server is stopping, and while the log's
@@ -62,10 +65,19 @@ async fn health(State(hub): State<Hub>) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-async fn metrics(State(hub): State<Hub>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], hub.inner.metrics.text())
-        .into_response()
+/// OpenMetrics, unless the request takes `text/plain` and does not name that.
+async fn metrics(State(hub): State<Hub>, headers: HeaderMap) -> Response {
+    let accepts = |kind| {
+        let mut lists = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        lists.any(|list| list.contains(kind))
+    };
+    let metrics = &hub.inner.metrics;
+    let (kind, text) = if accepts("text/plain") && !accepts("application/openmetrics-text") {
+        ("text/plain; version=0.0.4; charset=utf-8", metrics.plain_text())
+    } else {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.text())
+    };
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], text).into_response()
 }
 
 /// What a client may want to know before it connects.
@@ -96,24 +108,30 @@ pub(crate) async fn not_found() -> Refusal {
     )
 }
 
-fn cors(origins: &CorsOrigins) -> Option<CorsLayer> {
+/// What pages of other hosts may send: all that we read, and what the options add.
+const REQUEST_HEADERS: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_TYPE,
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-trace-id"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("traceparent"),
+];
+
+fn cors(options: &StreamOptions) -> Option<CorsLayer> {
+    let more = options.cors_headers.iter().filter_map(|name| name.parse::<HeaderName>().ok());
     let layer = CorsLayer::new()
         .allow_methods([axum::http::Method::GET, axum::http::Method::POST])
-        .allow_headers([
-            header::AUTHORIZATION,
-            header::CACHE_CONTROL,
-            header::CONTENT_TYPE,
-            header::HeaderName::from_static("last-event-id"),
-            header::HeaderName::from_static("idempotency-key"),
-            header::HeaderName::from_static("x-trace-id"),
-        ])
+        .allow_headers(REQUEST_HEADERS.into_iter().chain(more).collect::<Vec<_>>())
         .expose_headers([
             header::RETRY_AFTER,
-            header::HeaderName::from_static("x-stream-id"),
-            header::HeaderName::from_static("x-trace-id"),
+            HeaderName::from_static("x-stream-id"),
+            HeaderName::from_static("x-trace-id"),
         ])
         .max_age(std::time::Duration::from_hours(1));
-    match origins {
+    match &options.cors {
         CorsOrigins::SameOrigin => None,
         CorsOrigins::Any => Some(layer.allow_origin(tower_http::cors::Any)),
         CorsOrigins::List(list) => {

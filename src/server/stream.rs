@@ -272,7 +272,7 @@ impl Subscription {
                 if beats {
                     let period_ms = self.voice.hub.options.heartbeat_ms.max(1);
                     let missed = u64::try_from(late.as_millis()).unwrap_or(u64::MAX) / period_ms;
-                    self.voice.hub.metrics.heartbeats_failed.inc_by(missed);
+                    self.voice.heartbeats_failed(missed);
                     self.voice.heartbeat(&self.connection_id);
                 }
             }

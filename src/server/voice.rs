@@ -69,7 +69,7 @@ impl Voice {
             "server_version": env!("CARGO_PKG_VERSION"),
             "protocol": control::PROTOCOL,
             "heartbeat_interval": options.heartbeat_ms,
-            "replayable": position.is_some() && hub.log.replays(),
+            "replayable": position.is_some() && hub.replayable(),
         });
         if let Some(position) = position {
             payload["position"] = position.into();
@@ -96,6 +96,10 @@ impl Voice {
         let code = refused.code(self.hub.log.as_ref());
         let (reason, message) = match code {
             resume::EXPIRED => ("events_expired", "events after the requested id are no longer stored"),
+            resume::DISABLED => ("resume_disabled", "this server resumes no streams"),
+            resume::TOO_LARGE => {
+                ("replay_too_large", "this server does not replay so much: only the newest events are sent")
+            }
             resume::NO_BUFFER => ("no_buffer", "this server stores no events"),
             resume::FORGOTTEN => {
                 ("stream_not_found", "the channel was removed since, and has begun anew with other events")
@@ -131,23 +135,43 @@ impl Voice {
         self.say(controls::event(control::CANNOT_RESUME, &payload));
     }
 
-    pub(crate) fn replay_start(&mut self, channel: &str, requested: Option<&str>, count: u64) {
-        let payload = json!({
-            "channel": channel, "requestedId": requested, "eventCount": count, "reason": "replay_started"
+    /// `count` of the stored events follow, of those that are `available`. Whoever came with a cursor and missed nothing hears
+    /// that, too.
+    pub(crate) fn replay_start(
+        &mut self,
+        channel: &str,
+        requested: Option<&str>,
+        count: u64,
+        available: u64,
+    ) {
+        let truncated = count < available;
+        let reason = match count {
+            _ if truncated => "replay_truncated",
+            0 => "no_replay_needed",
+            _ => "replay_started",
+        };
+        let mut payload = json!({
+            "channel": channel, "requestedId": requested, "eventCount": count, "reason": reason
         });
+        if truncated {
+            payload["totalAvailable"] = available.into();
+            payload["sending"] = count.into();
+            payload["maxReplayBatch"] = self.hub.options.replay_events_max.into();
+        }
         tracing::info!(
             target: REPLAY_LOG,
-            event = "replay.start",
+            event = if truncated { "replay.truncated" } else { "replay.start" },
             stream_id = &*self.entry.id,
             channel,
-            events = count
+            events = count,
+            available
         );
         self.say(controls::event(control::REPLAY_START, &payload));
     }
 
-    pub(crate) fn replay_end(&mut self, channel: &str, count: u64) {
+    pub(crate) fn replay_end(&mut self, channel: &str, count: u64, truncated: bool) {
         let payload = json!({
-            "channel": channel, "reason": "replay_complete", "eventCount": count, "truncated": false
+            "channel": channel, "reason": "replay_complete", "eventCount": count, "truncated": truncated
         });
         tracing::info!(
             target: REPLAY_LOG,
@@ -160,7 +184,7 @@ impl Voice {
     }
 
     pub(crate) fn listen(&mut self, channel: &str, position: &str) {
-        let replayable = self.hub.log.replays();
+        let replayable = self.hub.replayable();
         let payload = json!({ "channel": channel, "position": position, "replayable": replayable });
         self.say(controls::event(control::LISTEN, &payload));
     }
@@ -178,6 +202,14 @@ impl Voice {
         tracing::info!(target: HEARTBEAT_LOG, event = "heartbeat.sent", stream_id = &*self.entry.id);
         let options = &self.hub.options;
         self.say(controls::heartbeat(options.names, options.heartbeat_ms, connection_id));
+    }
+
+    /// Those that were left out while the client did not read.
+    pub(crate) fn heartbeats_failed(&mut self, count: u64) {
+        if count > 0 {
+            self.hub.metrics.heartbeats_failed.inc_by(count);
+            tracing::info!(event = "heartbeat.failed", stream_id = &*self.entry.id, count);
+        }
     }
 
     pub(crate) fn error(&mut self, message: &str, code: &str) {

@@ -16,9 +16,10 @@ pub const OPEN: &str = "control.open";
 /// The cursor cannot be resumed: `code`, `reason`, `message`, `requestedId`, `oldestAvailable`, `newestAvailable`,
 /// `missing` (a count, where it is known), `action`, `position` (the id after which the stream goes on).
 pub const CANNOT_RESUME: &str = "control.cannot_resume";
-/// Stored events follow: `requestedId`, `eventCount`.
+/// Stored events follow: `requestedId`, `eventCount`, `reason`: `replay_started`; `no_replay_needed` where a cursor missed
+/// nothing; `replay_truncated` where only the newest come (`totalAvailable`, `sending`, `maxReplayBatch`).
 pub const REPLAY_START: &str = "control.replay_start";
-/// Stored events are through, live ones follow: `eventCount`.
+/// Stored events are through, live ones follow: `eventCount`, `truncated`.
 pub const REPLAY_END: &str = "control.replay_end";
 /// One more channel from here on, on a stream of several: `channel`, `position` (`<channel>:<epoch>-<sequence>`).
 pub const LISTEN: &str = "control.listen";

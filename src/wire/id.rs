@@ -70,6 +70,14 @@ pub enum Cursor {
     Composite(Vec<(String, Position)>),
 }
 
+impl Cursor {
+    /// The longest that a composite cursor of these channels can become, in bytes.
+    pub fn bytes_max<'a>(channels: impl Iterator<Item = &'a str>) -> usize {
+        // `,` and `:`, and a position: an epoch, `-` and a number of up to 20 digits.
+        channels.map(|channel| escape_channel(channel).len() + 2 + EPOCH_BYTES_MAX + 1 + 20).sum()
+    }
+}
+
 impl std::str::FromStr for Cursor {
     type Err = InvalidId;
 

@@ -4,6 +4,7 @@
 pub mod own_log;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod sockets;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -225,6 +226,15 @@ pub async fn ask(router: &Router, request: Request<Body>) -> Reader {
     Reader::new(router.clone().oneshot(request).await.expect("routers do not fail"))
 }
 
+/// What `/metrics` says to who accepts this, and as what.
+pub async fn metrics(router: &Router, accept: &str) -> (String, String) {
+    let request = Request::get("/metrics").header("accept", accept).body(Body::empty()).expect("a request");
+    let response = router.clone().oneshot(request).await.expect("an answer");
+    let kind = response.headers()["content-type"].to_str().expect("text").to_owned();
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    (kind, String::from_utf8(bytes.to_vec()).expect("text"))
+}
+
 /// Asks for an answer in JSON.
 pub async fn json(router: &Router, request: Request<Body>) -> (StatusCode, Value) {
     read_json(router.clone().oneshot(request).await.expect("routers do not fail")).await
@@ -297,6 +307,11 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<usize>().ok()).expect("kB") * 1024
+    }
+
+    /// What it logs, where its command pipes that.
+    pub fn stderr(&mut self) -> std::process::ChildStderr {
+        self.child.stderr.take().expect("a pipe")
     }
 
     /// Waits for the end of the process.

@@ -4,27 +4,29 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
-use bytes::Bytes;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderMap};
 use hyper::service::{Service, service_fn};
 use hyper::{Method, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, timeout};
 
 use super::ListenOptions;
 use super::body::TimedBody;
 use super::handover::{self, Handover, Noted};
+use super::http2;
 use super::socket::Socket;
 use super::tls::Tls;
+use crate::server::fate::{Carried, Fate};
 use crate::server::lane::{Lane, LaneOffer};
 
 /// The least that hyper takes.
@@ -45,26 +47,35 @@ pub(super) async fn serve(shared: Arc<Shared>, mut socket: Socket, peer: SocketA
     if shared.tls.is_some() {
         return Box::pin(serve_tls(shared, socket, peer, stop)).await;
     }
-    let first = Box::pin(timeout(ms(shared.options.head_ms_max), socket.speaks_http2())).await;
-    match first {
-        Ok(Ok(true)) => Box::pin(speak_http2(&shared, socket, peer, stop)).await,
-        Ok(Ok(false)) => {
+    let fate = Arc::clone(socket.fate());
+    match Box::pin(first_bytes(&shared, &mut socket, stop.clone())).await {
+        Some(true) => Box::pin(http2::speak(&shared, socket, peer, stop, fate)).await,
+        Some(false) => {
             let lane = Arc::new(Lane::new(socket.tcp()));
-            speak_http1(&shared, socket, peer, stop, Some(lane)).await;
+            speak_http1(&shared, socket, peer, stop, fate, Some(lane)).await;
         }
-        _ => {}
+        None => {}
+    }
+}
+
+/// Whether they are HTTP/2's; nothing where they do not come in time.
+async fn first_bytes(shared: &Shared, socket: &mut Socket, mut stop: Stop) -> Option<bool> {
+    tokio::select! {
+        first = timeout(ms(shared.options.head_ms_max), socket.speaks_http2()) => first.ok()?.ok(),
+        () = stop.told() => None,
     }
 }
 
 async fn serve_tls(shared: Arc<Shared>, socket: Socket, peer: SocketAddr, stop: Stop) {
     let Some(tls) = &shared.tls else { return };
+    let fate = Arc::clone(socket.fate());
     let handshake = Box::pin(tls.acceptor().accept(socket));
     let Ok(Ok(stream)) = timeout(ms(shared.options.handshake_ms_max), handshake).await else { return };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        Box::pin(speak_http2(&shared, stream, peer, stop)).await;
+        Box::pin(http2::speak(&shared, stream, peer, stop, fate)).await;
     } else {
         // What goes out is not what a stream says.
-        speak_http1(&shared, stream, peer, stop, None).await;
+        speak_http1(&shared, stream, peer, stop, fate, None).await;
     }
 }
 
@@ -73,30 +84,43 @@ async fn speak_http1<I>(
     mut io: I,
     peer: SocketAddr,
     stop: Stop,
+    fate: Arc<Fate>,
     lane: Option<Arc<Lane>>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     loop {
-        let requests = Box::pin(speak_http1_until_stream(shared, io, peer, stop.clone(), lane.as_ref()));
-        let Some((back, body, quiet)) = requests.await else { return };
-        io = back;
-        if !matches!(handover::run(&mut io, body, quiet, lane.as_deref()).await, Ok(true)) || stop.is_told() {
+        let requests =
+            Box::pin(speak_http1_until_stream(shared, io, peer, stop.clone(), &fate, lane.as_ref()));
+        let Some(taken) = requests.await else { return };
+        io = taken.io;
+        let whole = handover::run(&mut io, taken.body, taken.quiet, lane.as_deref()).await;
+        if !matches!(whole, Ok(true)) || taken.last || stop.is_told() {
             let _ = io.shutdown().await;
             return;
         }
     }
 }
 
-/// Answers requests; ends with the connection, or gives it back with a stream whose head has been sent, and whether the
-/// peer has sent nothing behind its request.
+/// A connection with a stream whose head has been sent.
+struct Taken<I> {
+    io: I,
+    body: Body,
+    /// The peer has sent nothing behind its request.
+    quiet: bool,
+    /// The peer asked for the connection's end behind it (RFC 9112 section 9.6).
+    last: bool,
+}
+
+/// Answers requests; ends with the connection, or gives it back with a stream.
 async fn speak_http1_until_stream<I>(
     shared: &Arc<Shared>,
     io: I,
     peer: SocketAddr,
     mut stop: Stop,
+    fate: &Arc<Fate>,
     lane: Option<&Arc<Lane>>,
-) -> Option<(I, Body, bool)>
+) -> Option<Taken<I>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -108,9 +132,11 @@ where
         .max_header_size(options.head_bytes_max)
         .max_buf_size(options.head_bytes_max.max(HYPER_BUFFER_BYTES_MIN));
     let handover = Arc::new(Handover::default());
+    let last = Arc::new(AtomicBool::new(false));
     let service = {
         let (shared, handover) = (Arc::clone(shared), Arc::clone(&handover));
         let offer = lane.map(|lane| LaneOffer(Arc::downgrade(lane)));
+        let (last, fate) = (Arc::clone(&last), Arc::clone(fate));
         service_fn(move |mut request: Request<Incoming>| {
             // Of anything else hyper still has something to read or to leave out.
             let plain = request.version() == Version::HTTP_11
@@ -119,8 +145,17 @@ where
             if let Some(offer) = offer.clone().filter(|_| plain) {
                 request.extensions_mut().insert(offer);
             }
+            last.store(asks_for_close(request.headers()), Ordering::Relaxed);
             let (answer, handover) = (shared.answer(request, peer), Arc::clone(&handover));
-            async move { answer.await.map(|response| handover.offer(plain, response)) }
+            let fate = Arc::clone(&fate);
+            async move {
+                answer.await.map(|mut response| {
+                    if let Some(carried) = response.extensions_mut().remove::<Carried>() {
+                        carried.by(&fate);
+                    }
+                    handover.offer(plain, response)
+                })
+            }
         })
     };
     let io = TokioIo::new(Noted { io, handover: Arc::clone(&handover) });
@@ -144,59 +179,32 @@ where
     });
     let body = body.await?;
     let parts = connection.into_parts()?;
-    Some((parts.io.into_inner().io, body, parts.read_buf.is_empty()))
+    let (quiet, last) = (parts.read_buf.is_empty(), last.load(Ordering::Relaxed));
+    Some(Taken { io: parts.io.into_inner().io, body, quiet, last })
 }
 
-async fn speak_http2<I>(shared: &Arc<Shared>, io: I, peer: SocketAddr, mut stop: Stop)
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let options = &shared.options;
-    let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    http.timer(TokioTimer::new())
-        .max_concurrent_streams(options.http2_streams_max)
-        .max_header_list_size(u32::try_from(options.head_bytes_max).unwrap_or(u32::MAX))
-        .initial_stream_window_size(options.http2_window_bytes)
-        .initial_connection_window_size(options.http2_window_bytes.saturating_mul(4))
-        .max_send_buf_size(options.http2_send_bytes_max)
-        .keep_alive_interval(ms(options.http2_ping_ms))
-        .keep_alive_timeout(ms(options.http2_ping_ms));
-    let open = Arc::new(Open::default());
-    let service = {
-        let (shared, open) = (Arc::clone(shared), Arc::clone(&open));
-        service_fn(move |request| {
-            let one = open.begin();
-            let answer = shared.answer(request, peer);
-            async move { answer.await.map(|response| response.map(|body| Counted { body, _one: one })) }
-        })
-    };
-    let mut connection = pin!(http.serve_connection(TokioIo::new(io), service));
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = stop.told() => {}
-        () = open.idle(ms(options.http2_idle_ms_max)) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
+fn asks_for_close(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
 impl Shared {
     /// What the router answers, told who asks.
-    fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    pub(super) fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
         let mut request = request.map(|body| Body::new(TimedBody::new(body, ms(self.options.body_ms_max))));
         request.extensions_mut().insert(ConnectInfo(peer));
         TowerToHyperService::new(self.router.clone()).call(request)
     }
 }
 
-type Answer = <TowerToHyperService<Router> as Service<Request>>::Future;
+pub(super) type Answer = <TowerToHyperService<Router> as Service<Request>>::Future;
 
 /// Resolves once the listener stops.
 #[derive(Debug, Clone)]
 pub(super) struct Stop(pub(super) watch::Receiver<bool>);
 
 impl Stop {
-    async fn told(&mut self) {
+    pub(super) async fn told(&mut self) {
         // A listener that is gone has stopped, too.
         let _ = self.0.wait_for(|stop| *stop).await;
     }
@@ -206,70 +214,6 @@ impl Stop {
     }
 }
 
-/// The requests of one connection whose answers are not at their ends.
-#[derive(Debug, Default)]
-struct Open {
-    now: AtomicUsize,
-    begun: AtomicUsize,
-}
-
-impl Open {
-    fn begin(self: &Arc<Self>) -> One {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        self.now.fetch_add(1, Ordering::Relaxed);
-        One(Arc::clone(self))
-    }
-
-    /// Resolves when nothing was asked or answered for one to two times `within`.
-    async fn idle(&self, within: Duration) {
-        let mut before = None;
-        loop {
-            let begun = (self.now.load(Ordering::Relaxed) == 0).then(|| self.begun.load(Ordering::Relaxed));
-            if begun.is_some() && begun == before {
-                return;
-            }
-            before = begun;
-            sleep(within).await;
-        }
-    }
-}
-
-#[derive(Debug)]
-struct One(Arc<Open>);
-
-impl Drop for One {
-    fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A body that counts as open until it is dropped.
-#[derive(Debug)]
-struct Counted {
-    body: Body,
-    _one: One,
-}
-
-impl hyper::body::Body for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-fn ms(ms: u64) -> Duration {
+pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

@@ -21,21 +21,23 @@
 mod body;
 mod connection;
 mod handover;
+mod http2;
 mod places;
 mod socket;
 mod tls;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use self::connection::{Shared, Stop};
@@ -47,14 +49,14 @@ pub use self::tls::{Tls, TlsError};
 /// Limits of a [`Listener`]. Durations are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Sockets that are open at the same time; further ones are closed at once. Default 16,384.
+    /// Sockets that are open at the same time; further ones hear 503 (without TLS) and are closed. Default 16,384.
     pub sockets_max: usize,
     /// The same for each address (IPv6: for each /64); 0, the default, for no limit. Behind a proxy all have its address.
     pub sockets_per_address_max: usize,
     /// Time for a TLS handshake. Default 10,000.
     pub handshake_ms_max: u64,
     /// Time for the head of a request. It runs from the opening of a connection and, in HTTP/1.1, from the end of the
-    /// answer before: so long an idle connection is kept. Default 30,000.
+    /// answer before: so long an idle connection is kept. In HTTP/2 it runs until the first request. Default 30,000.
     pub head_ms_max: u64,
     /// Bytes of a request's head: line and headers. More is answered with 431. Default 16,384.
     pub head_bytes_max: usize,
@@ -62,7 +64,8 @@ pub struct ListenOptions {
     pub head_lines_max: usize,
     /// Time for the whole body of a request, from the moment that its handler reads it. Default 60,000.
     pub body_ms_max: u64,
-    /// How long a peer may take nothing of what is sent to it; then it is cut. Default 30,000.
+    /// How long a peer may take nothing of what is sent to it; then it is cut. In HTTP/2 this goes for each stream, and means
+    /// 8 KiB of it, or what it has less: one that is not read is reset, whatever the rest of its connection does. Default 30,000.
     pub write_ms_max: u64,
     /// Streams of one HTTP/2 connection at the same time. Default 256.
     pub http2_streams_max: u32,
@@ -107,6 +110,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a peer over the limit hears, where it is not TLS.
 const OVERLOAD: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// How many hear it at the same time, and how long they have to hang up; the others are cut.
+const TURNED_AWAY_MAX: usize = 64;
+const TURN_AWAY: Duration = Duration::from_secs(1);
 
 /// A port, and how it is served. See the [module](self).
 #[derive(Debug)]
@@ -162,6 +169,7 @@ impl Listener {
         let places = Places::new(self.options.sockets_max, self.options.sockets_per_address_max);
         let write_timeout = Duration::from_millis(self.options.write_ms_max);
         let plain = self.tls.is_none();
+        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
         let router = router.with_state(());
         let shared = Arc::new(Shared { router, options: self.options, tls: self.tls });
         let (stopping, told) = watch::channel(false);
@@ -176,8 +184,11 @@ impl Listener {
             };
             let Some(place) = places.take(peer.ip()) else {
                 tracing::warn!(event = "connection.reject", peer = %peer, "too many sockets");
-                if plain {
-                    let _ = tcp.try_write(OVERLOAD);
+                if plain && let Ok(waiting) = Arc::clone(&turned_away).try_acquire_owned() {
+                    connections.spawn(async move {
+                        turn_away(tcp).await;
+                        drop(waiting);
+                    });
                 }
                 continue;
             };
@@ -229,6 +240,18 @@ async fn accept(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
             }
         }
     }
+}
+
+/// Says that there is no room. What the peer sends is read and forgotten: closing a socket with something unread resets it,
+/// and the reset can overtake the answer.
+async fn turn_away(mut tcp: TcpStream) {
+    let socket = SockRef::from(&tcp);
+    // A fresh socket has room for a line.
+    let _ = socket.send(OVERLOAD);
+    let _ = socket.shutdown(Shutdown::Write);
+    let mut bytes = [0; 512];
+    let read_all = async { while tcp.read(&mut bytes).await.is_ok_and(|count| count > 0) {} };
+    let _ = tokio::time::timeout(TURN_AWAY, read_all).await;
 }
 
 fn prepare(tcp: &TcpStream, write_timeout: Duration) {

@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::server::fate::Fate;
+
 /// As many bytes tell HTTP/2 (`PRI * HTTP/2.0`, RFC 9113 section 3.4) from any method of HTTP/1.1.
 const SIGN: &[u8] = b"PRI";
 
@@ -28,11 +30,20 @@ pub(super) struct Socket {
     write_timeout: Duration,
     /// Runs while the peer's window is closed. Made with the first such write: most peers never need one.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Where its failure is told.
+    fate: Arc<Fate>,
 }
 
 impl Socket {
     pub(super) fn new(tcp: Arc<TcpStream>, write_timeout: Duration) -> Self {
-        Self { tcp, seen: [0; SIGN.len()], seen_from: 0, seen_to: 0, write_timeout, stalled: None }
+        let seen = [0; SIGN.len()];
+        let fate = Arc::default();
+        Self { tcp, seen, seen_from: 0, seen_to: 0, write_timeout, stalled: None, fate }
+    }
+
+    /// What becomes of it.
+    pub(super) fn fate(&self) -> &Arc<Fate> {
+        &self.fate
     }
 
     pub(super) fn tcp(&self) -> Arc<TcpStream> {
@@ -59,13 +70,14 @@ impl Socket {
 
     /// Passes on the outcome of a write, unless it has been waiting for too long.
     fn watched<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
+        if let Poll::Ready(outcome) = outcome {
             self.stalled = None;
-            return outcome;
+            return Poll::Ready(outcome.inspect_err(|error| self.fate.failed(error)));
         }
         let deadline = || Box::pin(sleep_until(Instant::now() + self.write_timeout));
         let stalled = self.stalled.get_or_insert_with(deadline);
         ready!(stalled.as_mut().poll(cx));
+        self.fate.timed_out();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing of what is sent")))
     }
 }
@@ -84,8 +96,8 @@ impl AsyncRead for Socket {
             return Poll::Ready(Ok(()));
         }
         let tcp = &self.tcp;
-        retry(|| tcp.poll_read_ready(cx), || tcp.try_read(buf.initialize_unfilled()))
-            .map_ok(|count| buf.advance(count))
+        let read = retry(|| tcp.poll_read_ready(cx), || tcp.try_read(buf.initialize_unfilled()));
+        read.map(|read| read.inspect_err(|error| self.fate.failed(error)).map(|count| buf.advance(count)))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The ready-made server: `holdfast serve`.
 
-mod logging;
-mod redact;
+mod args;
 mod settings;
 mod site;
 
@@ -11,14 +10,23 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use self::settings::{RedisSettings, Settings};
+use super::logging::{self, LogFormat, LogOptions, LogQueue};
 use super::publisher::Message;
 use super::{
-    EventLog, Hub, Listener, LogError, MemoryLog, Publisher, RedbLog, RedbOptions, Retention, Tls, routes,
+    EventLog, Hub, Listener, LogError, MemoryLog, NullLog, Publisher, RedbLog, RedbOptions, Retention, Tls,
+    routes,
 };
 
-pub use self::settings::{ServeArgs, explain};
+pub use self::args::ServeArgs;
+pub use self::settings::explain;
+
+/// Log lines that may wait for stderr, and how long the last of them have when the process ends.
+const LOG_LINES_MAX: usize = 8192;
+const LOG_FLUSH: Duration = Duration::from_secs(1);
 
 /// The channel of the demo events, and of `GET /stream`.
 const TICKS: &str = "ticks";
@@ -59,22 +67,42 @@ impl From<LogError> for ServeError {
 /// See [`ServeError`].
 pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let settings = args.check()?;
-    logging::start(settings.log);
+    let lines = start_log(&settings.log);
+    let ended = run_until_told(&settings, &lines).await;
+    lines.flush(LOG_FLUSH);
+    ended
+}
+
+async fn run_until_told(settings: &Settings, lines: &LogQueue) -> Result<(), ServeError> {
     let signals = Signals::listen()?;
-    let log = open_log(&settings).await?;
+    let log = open_log(settings).await?;
     if settings.new_epoch {
         log.begin_epoch().await?;
     }
     let hub = Hub::new(Arc::clone(&log), settings.streams.clone());
-    serve(&settings, &hub, signals).await?;
+    serve(settings, &hub, signals, lines).await?;
     log.close().await;
     tracing::info!(event = "server.stopped");
     Ok(())
 }
 
+/// Starts logging for this process. A second call changes nothing.
+fn start_log(options: &LogOptions) -> LogQueue {
+    let dropped = match options.format {
+        LogFormat::Json => logging::dropped_as_json,
+        LogFormat::Text => logging::dropped_as_text,
+    };
+    let lines = LogQueue::to(std::io::stderr(), LOG_LINES_MAX, dropped);
+    let _ = tracing_subscriber::registry().with(logging::layer(options, lines.clone())).try_init();
+    lines
+}
+
 async fn open_log(settings: &Settings) -> Result<Arc<dyn EventLog>, ServeError> {
     if let Some(redis) = &settings.redis {
         return in_redis(redis, settings.retention).await;
+    }
+    if settings.null {
+        return Ok(Arc::new(NullLog::default()));
     }
     if settings.memory {
         return Ok(Arc::new(MemoryLog::new(settings.retention)));
@@ -104,7 +132,12 @@ async fn in_redis(_: &RedisSettings, _: Retention) -> Result<Arc<dyn EventLog>, 
     ))
 }
 
-async fn serve(settings: &Settings, hub: &Hub, mut signals: Signals) -> Result<(), ServeError> {
+async fn serve(
+    settings: &Settings,
+    hub: &Hub,
+    mut signals: Signals,
+    lines: &LogQueue,
+) -> Result<(), ServeError> {
     let router = match &settings.site {
         Some(dir) => site::mount(hub.router(), dir)?,
         None => hub.router().fallback(routes::not_found),
@@ -149,6 +182,7 @@ async fn serve(settings: &Settings, hub: &Hub, mut signals: Signals) -> Result<(
         () = goodbye => Ok(()),
         () = signals.next() => {
             tracing::warn!(event = "server.aborted", "second signal: stopping at once");
+            lines.flush(LOG_FLUSH);
             std::process::exit(130)
         }
     }

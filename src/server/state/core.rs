@@ -125,7 +125,7 @@ impl Core {
     async fn find(&self, bounds: &Bounds) -> Result<Place, LogError> {
         let place = |fresh| {
             let wanted = Wanted { cursor: None, fresh };
-            resume::resolve(&wanted, self.channel.name(), false, bounds, self.log.as_ref()).place
+            resume::resolve(&wanted, self.channel.name(), false, bounds, self.log.as_ref(), true).place
         };
         let oldest = place(Beginning::Start);
         self.entry.send_modify(|entry| entry.base = oldest);

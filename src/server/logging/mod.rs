@@ -1,6 +1,23 @@
-//! Logs on stderr: one JSON object a line, or the same as text for people. Nothing secret gets into either.
+//! The log of a server: one JSON object a line, or the same as text for people. Nothing secret gets into either.
 //!
-//! A line is `{ts, level, component, event, message, stream_id?, details?}`. (K27)
+//! A line is `{ts, level, component, event, message, stream_id?, details?}`. `holdfast serve` logs so; an app of its own
+//! takes the [`layer`]:
+//!
+//! ```
+//! use std::time::Duration;
+//! use holdfast_sse::server::logging::{self, LogOptions, LogQueue};
+//! use tracing_subscriber::layer::SubscriberExt;
+//! use tracing_subscriber::util::SubscriberInitExt;
+//!
+//! let queue = LogQueue::stderr();
+//! let options = LogOptions { targets: vec!["my_app".to_owned()], ..LogOptions::default() };
+//! tracing_subscriber::registry().with(logging::layer(&options, queue.clone())).init();
+//! tracing::info!(target: "my_app", event = "app.started", api_key = "s3cret"); // "details":{"api_key":"[REDACTED]"}
+//! queue.flush(Duration::from_secs(1));
+//! ```
+
+mod queue;
+mod redact;
 
 use std::fmt;
 
@@ -10,19 +27,20 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::SubscriberInitExt;
 
-use super::redact;
-use crate::server::{HEARTBEAT_LOG, REPLAY_LOG, clock};
+use super::{HEARTBEAT_LOG, REPLAY_LOG, clock};
+
+pub use self::queue::LogQueue;
+pub use self::redact::{is_secret, text as redact};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
+pub enum LogFormat {
     /// One JSON object a line.
     Json,
     /// Text for a terminal.
@@ -31,7 +49,7 @@ pub(super) enum LogFormat {
 
 /// What is logged: this and what is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogLevel {
+pub enum LogLevel {
     /// Everything.
     Debug,
     /// Streams that open and close.
@@ -45,18 +63,34 @@ pub(super) enum LogLevel {
 }
 
 /// What is logged, and how.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LogOptions {
-    pub(super) format: LogFormat,
-    pub(super) level: LogLevel,
-    /// Each heartbeat, too. (K29)
-    pub(super) heartbeats: bool,
-    /// The beginning and the end of each replay, too. (K29)
-    pub(super) replay: bool,
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// How lines look. Default JSON.
+    pub format: LogFormat,
+    /// What is logged: this and what is worse. Default [`LogLevel::Info`].
+    pub level: LogLevel,
+    /// Each heartbeat, too. Default off. (K29)
+    pub heartbeats: bool,
+    /// The beginning and the end of each replay, too. Default on. (K29)
+    pub replay: bool,
+    /// Targets (module paths, say) whose lines are taken beside our own. What libraries log is not ours to vouch for: a
+    /// request line holds tokens. Default none.
+    pub targets: Vec<String>,
 }
 
-/// Starts logging for this process. A second call changes nothing.
-pub(super) fn start(options: LogOptions) {
+impl Default for LogOptions {
+    fn default() -> Self {
+        let (format, level) = (LogFormat::Json, LogLevel::Info);
+        Self { format, level, heartbeats: false, replay: true, targets: Vec::new() }
+    }
+}
+
+/// A layer for `tracing_subscriber::registry()` that writes one line for each event: to a [`LogQueue`], say.
+pub fn layer<S, W>(options: &LogOptions, writer: W) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let level = match options.level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
@@ -65,16 +99,43 @@ pub(super) fn start(options: LogOptions) {
         LogLevel::Off => LevelFilter::OFF,
     };
     let only_if = |wanted| if wanted { level } else { LevelFilter::OFF };
-    // What libraries would log is not ours to vouch for: a request line holds tokens.
-    let ours = Targets::new()
+    let taken = Targets::new()
+        .with_targets(options.targets.iter().map(|target| (target.as_str(), level)))
         .with_target("holdfast", level)
         .with_target(HEARTBEAT_LOG, only_if(options.heartbeats))
         .with_target(REPLAY_LOG, only_if(options.replay));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+    tracing_subscriber::fmt::layer()
+        .with_writer(writer)
         .with_ansi(false)
-        .event_format(Lines(options.format));
-    let _ = tracing_subscriber::registry().with(lines).with(ours).try_init();
+        .event_format(Lines(options.format))
+        .with_filter(taken)
+}
+
+/// The line that tells how many others had no room, in a log of JSON lines.
+#[must_use]
+pub fn dropped_as_json(count: u64) -> String {
+    // A struct of texts and numbers is always JSON.
+    serde_json::to_string(&dropped(count)).unwrap_or_default() + "\n"
+}
+
+/// The same in a log of text.
+#[must_use]
+pub fn dropped_as_text(count: u64) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = dropped(count).write_text(&mut Writer::new(&mut text));
+    text
+}
+
+fn dropped(count: u64) -> Line {
+    let message = "the log was not written as fast as lines came: some were left out".to_owned();
+    let said = Said {
+        event: Some("log.dropped".to_owned()),
+        message: Some(message),
+        details: Map::from_iter([("lines".to_owned(), count.into())]),
+        ..Said::default()
+    };
+    said.line(Level::WARN)
 }
 
 struct Lines(LogFormat);
@@ -111,7 +172,7 @@ struct Said {
 
 impl Said {
     fn text(&mut self, name: &str, text: &str) {
-        let text = redact::text(text);
+        let text = redact(text);
         match name {
             "event" => self.event = Some(text),
             "message" => self.message = Some(text),
@@ -121,7 +182,7 @@ impl Said {
     }
 
     fn detail(&mut self, name: &str, value: Value) {
-        let value = if redact::is_secret(name) { redact::REDACTED.into() } else { value };
+        let value = if is_secret(name) { redact::REDACTED.into() } else { value };
         self.details.insert(name.to_owned(), value);
     }
 
@@ -152,6 +213,7 @@ fn component(event: &str) -> &'static str {
         Some("replay") => "replay",
         Some("heartbeat") => "heartbeat",
         Some("connection" | "accept" | "tls") => "connection",
+        Some("publish" | "validation") => "publisher",
         _ => "server",
     }
 }

@@ -8,13 +8,15 @@ const TEXT_MAX: usize = 500;
 pub(super) const REDACTED: &str = "[REDACTED]";
 
 /// Whether a field of this name holds what nobody should read.
-pub(super) fn is_secret(name: &str) -> bool {
+#[must_use]
+pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRETS.iter().any(|secret| name.contains(secret))
 }
 
-/// The text with the queries and passwords of addresses taken out, cut to its longest.
-pub(super) fn text(text: &str) -> String {
+/// The text with the queries and passwords of addresses taken out, cut to 500 characters.
+#[must_use]
+pub fn text(text: &str) -> String {
     let mut clean = addresses(text);
     if let Some((end, _)) = clean.char_indices().nth(TEXT_MAX) {
         clean.truncate(end);
