@@ -1,9 +1,12 @@
 // One stream, as an app holds it.
 
 import { Batch, Kind } from './batch.js';
+import { DisconnectReason } from './constants.js';
 import { Consumers } from './consumers.js';
 import { NOTHING_COUNTED } from './counters.js';
-import { type ErrorNotice, failureOf, handlerFailure, handlerRetryMs, noticedError, reportUnhandled, SSEError } from './errors.js';
+import {
+  type ErrorNotice, failureOf, handlerFailure, handlerRetryMs, noticedError, reportUnhandled, serverError, SSEError,
+} from './errors.js';
 import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
 import { Connector as Core, type Notice } from './glue/core.js';
 import { guarded, loadCore, onTrap } from './core.js';
@@ -12,13 +15,16 @@ import { memory, WasmLoadError } from './loader.js';
 import { GIVEN_BACK } from './loop.js';
 import { callbackFor } from './notices.js';
 import { Observer } from './observer.js';
-import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, StateChangeInfo, Stats } from './options.js';
-import { Pump, type PumpHost } from './pump.js';
+import {
+  type ConnectionState, type ConnectOptions, type Fresh, type GivenOptions, type ListenerOptions,
+  type StateChangeInfo, type Stats, withoutNulls,
+} from './options.js';
+import { isThenable, Pump, type PumpHost } from './pump.js';
 import { redact } from './redact.js';
-import { isRepeatable, Requests, shownUrl } from './request.js';
+import { isRepeatable, Requests } from './request.js';
 import { hold, letGo } from './running.js';
 import { invalidEvent, type StandardSchemaV1 } from './schema.js';
-import { keeperFor, type StoreKeeper } from './storage.js';
+import { isForgetful, keeperFor, type StoreKeeper } from './storage.js';
 import { Traps } from './traps.js';
 
 type Command = 'connect' | 'stop' | 'reconnect' | 'clearCursor';
@@ -35,7 +41,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   onCursor: ((id: string) => void) | undefined;
 
   readonly #url: Fresh<string | URL>;
-  readonly #options: ConnectOptions<Map>;
+  readonly #options: GivenOptions<Map>;
   #core: Core | undefined;
   readonly #pump: Pump;
   /** What was asked for before the core was there, or while app code ran. */
@@ -54,6 +60,10 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   #forgetTrap: (() => void) | undefined;
   /** What the app wants, whatever became of it: a failed core is replaced by one that goes on, or by one that rests. */
   #wanted = false;
+  /** What the next stop is told as. */
+  #stopReason: string | undefined;
+  /** Releases the lock that the core holds on the stored cursor, for when it cannot. */
+  #releaseLock: (() => void) | undefined;
   readonly #traps = new Traps();
   readonly #requests: Requests;
   /** Listeners, loops, schemas and acks; undefined where onEvent is all there is. */
@@ -66,10 +76,10 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   readonly #observer: Observer | undefined;
 
   constructor(url: Fresh<string | URL>, given?: ConnectOptions<Map> | null) {
-    const options = given ?? {};
+    const options = withoutNulls<GivenOptions<Map>>(given ?? {});
     this.#url = url;
     this.#options = options;
-    this.#requests = new Requests(url, options as ConnectOptions);
+    this.#requests = new Requests(url, options as GivenOptions);
     const isManual = options.ack === 'manual';
     this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1, isManual ? options.maxUnacked ?? 1_000 : undefined);
     if (isManual || options.schemas !== undefined) this.#consume();
@@ -93,17 +103,17 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
 
   /** Connects, unless it is connected or about to; after a stop or a give-up it starts again at the cursor. */
   connect(): void {
-    this.#do(this.#options.signal?.aborted === true ? 'stop' : 'connect');
+    this.#begin('connect');
   }
 
   /** Ends the stream. The cursor stays; may be called twice. */
   stop(): void {
-    this.#do('stop');
+    this.#stop();
   }
 
   /** Makes a new connection at once, from the cursor. */
   reconnect(): void {
-    this.#do(this.#options.signal?.aborted === true ? 'stop' : 'reconnect');
+    this.#begin('reconnect');
   }
 
   /**
@@ -177,7 +187,8 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   /** Ends the stream for good and frees what it holds. */
   dispose(): void {
     if (this.#disposed) return;
-    this.stop();
+    // One that never began has nothing to end.
+    if (this.#hasBegun) this.stop();
     letGo(this, this.#options.signal, this.#aborted);
     this.#disposed = true;
     this.#endLoops();
@@ -199,9 +210,16 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
       invalid: (event, issues) => {
         const next = options.onInvalidEvent ?? 'skip';
         const told = invalidEvent(event, issues);
-        if (next === 'stop') this.#fatal = told;
-        if (options.onInvalid === undefined) this.#tellError(told);
-        else this.#call(options.onInvalid, { event, issues });
+        if (next === 'stop') {
+          this.#fatal = told;
+          this.#stopReason ??= DisconnectReason.INVALID_EVENT;
+        }
+        if (options.onInvalid === undefined) {
+          this.#tellError(told);
+        } else {
+          this.#observer?.error(told);
+          this.#call(options.onInvalid, { event, issues });
+        }
         return next;
       },
     });
@@ -212,7 +230,38 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     if (this.#consumers !== undefined && this.state === 'closed' && this.#pump.isIdle) this.#consumers.end(this.#fatal);
   }
 
-  readonly #aborted = (): void => this.stop();
+  readonly #aborted = (): void => this.#stop(DisconnectReason.CLIENT_ABORT);
+
+  #begin(command: 'connect' | 'reconnect'): void {
+    if (this.#options.signal?.aborted === true) return this.#aborted();
+    // Of a stop that was found to be no longer needed.
+    if (this.#commands.length === 0) this.#stopReason = undefined;
+    this.#do(command);
+  }
+
+  #stop(reason?: string): void {
+    if (reason !== undefined) this.#stopReason ??= reason;
+    if (this.#hasBegun) this.#do('stop');
+    else this.#stopUnbegun();
+  }
+
+  /** Whether there is a core, or will be. */
+  get #hasBegun(): boolean {
+    return this.#core !== undefined || this.#loading || this.#commands.length > 0;
+  }
+
+  /** No core is loaded just to hear that there is nothing to stop. */
+  #stopUnbegun(): void {
+    const reason = this.#stopReason ?? DisconnectReason.CLIENT_CLOSE;
+    this.#stopReason = undefined;
+    if (this.#state !== 'idle' || this.#disposed || this.#failed) return;
+    this.#state = 'closed';
+    setTimeout(() => {
+      if (this.#hasBegun || this.#disposed) return;
+      this.#notice({ kind: 'stateChange', from: 'idle', to: 'closed', reason: 'stop' });
+      this.#notice({ kind: 'close', reason, willReconnect: false });
+    }, 0);
+  }
 
   /** Reads from the core, also while app code runs. Right after a trap there is none to ask. */
   #ask<Answer>(read: (core: Core) => Answer, otherwise: Answer): Answer {
@@ -261,7 +310,10 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
       this.#fail(error);
       return;
     }
-    this.#keeper ??= keeperFor(this.#options as ConnectOptions, {
+    if (isForgetful(this.#options as GivenOptions)) {
+      this.#debug('storage', 'there is no page here, and no eventIdStorage: the cursor is kept in memory');
+    }
+    this.#keeper ??= keeperFor(this.#options as GivenOptions, {
       // A store of the app's is app code.
       enter: () => { this.#inApp += 1; },
       leave: () => this.#leave(),
@@ -287,8 +339,10 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
       } else {
         this.#pump.close();
         const { started } = this.#pump;
+        const reason = this.#stopReason;
+        this.#stopReason = undefined;
         if (command === 'reconnect') this.#pump.open();
-        if (command === 'stop') this.#core.stop(started);
+        if (command === 'stop') this.#core.stop(started, reason);
         else this.#core.reconnect(started);
       }
     }
@@ -306,13 +360,14 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   }
 
   /** Runs app code: nothing it throws gets out, and what it asks for waits until it is through. */
-  #call<Info>(callback: ((info: Info) => unknown) | undefined, info: Info): void {
-    if (callback === undefined) return;
+  #call<Info>(callback: ((info: Info) => unknown) | undefined, info: Info): unknown {
+    if (callback === undefined) return undefined;
     this.#inApp += 1;
     try {
-      callback(info);
+      return callback(info);
     } catch (error) {
       reportUnhandled(error);
+      return undefined;
     } finally {
       this.#leave();
     }
@@ -323,7 +378,9 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     // The core may be further up the stack: its call ends first, then ours begin.
     if (this.#inApp === 0 && this.#commands.length > 0) {
       queueMicrotask(() => {
-        if (this.#inApp === 0 && this.#core !== undefined) this.#flush();
+        if (this.#inApp > 0 || this.#commands.length === 0) return;
+        if (this.#core !== undefined) this.#flush();
+        else void this.#load();
       });
     }
   }
@@ -333,11 +390,13 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     // A core that could not be fetched may be there the next time; a wrong option stays wrong.
     this.#failed = !(error instanceof WasmLoadError);
     this.#wanted = false;
+    this.#stopReason = undefined;
     letGo(this, this.#options.signal, this.#aborted);
     this.#commands.length = 0;
     const told = failureOf(error);
     this.#fatal = told;
     setTimeout(() => {
+      if (this.#disposed) return;
       const from = this.#state;
       this.#state = 'closed';
       this.#tellError(told);
@@ -349,9 +408,10 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   #stateChanged(info: StateChangeInfo): void {
     this.#state = info.to;
     if (info.to === 'closed') {
-      this.#wanted = false;
       this.#requests.closed();
-      letGo(this, this.#options.signal, this.#aborted);
+      // A callback before this one may have asked for a new beginning.
+      this.#wanted = this.#commands.some((command) => command === 'connect' || command === 'reconnect');
+      if (!this.#wanted) letGo(this, this.#options.signal, this.#aborted);
     }
     // Some closes are told by a callback of their own.
     if (info.reason === 'refused') this.#fatal ??= new SSEError('cannot_resume', 'the server cannot resume from the cursor');
@@ -360,9 +420,13 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     this.#endLoops();
   }
 
+  #debug(...told: unknown[]): void {
+    if (this.#options.debug === true) console.debug('[holdfast]', ...told);
+  }
+
   #tellError(error: SSEError): void {
     const { onError } = this.#options;
-    if (this.#options.debug === true) console.debug('[holdfast]', error);
+    this.#debug(error);
     this.#observer?.error(error);
     if (typeof onError === 'function') this.#call(onError, error);
     // Errors that the connector deals with by itself are no news to a page that does not ask for them.
@@ -373,11 +437,13 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   #trapped(message: string): void {
     const from = this.state;
     const wanted = this.#wanted;
-    const delayMs = isRepeatable(this.#options as ConnectOptions) ? this.#traps.next() : undefined;
+    const delayMs = isRepeatable(this.#options as GivenOptions) ? this.#traps.next() : undefined;
     const willRetry = wanted && delayMs !== undefined;
     this.#pump.forget();
     this.#consumers?.forget();
     this.#forgetTrap?.();
+    this.#releaseLock?.();
+    this.#releaseLock = undefined;
     this.#core = undefined;
     this.#names.length = 0;
     const told = new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry });
@@ -386,6 +452,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     this.#create();
     if (willRetry) {
       this.#notice({ kind: 'stateChange', from, to: 'retrying', reason: 'lost' });
+      if (from === 'open') this.#notice({ kind: 'close', reason: told.code, willReconnect: true, retryIn: delayMs });
       setTimeout(() => {
         if (this.#wanted) this.#do('connect');
       }, delayMs);
@@ -413,6 +480,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
         if (core === this.#core) guarded(() => core?.restored(record?.cursor, record?.done));
       });
     },
+    lockHeld: (release) => { this.#releaseLock = release; },
   };
 
   #deliver(...[
@@ -433,25 +501,54 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
     }
   }
 
-  #notice(notice: Notice): void {
-    const { kind, ...info } = notice as Notice & Record<string, never>;
+  /** Answers what the callback does. */
+  #notice(notice: Notice): unknown {
+    const { kind, ...rest } = notice as Notice & Record<string, never>;
+    const info = kind === 'open' ? { url: this.#requests.address, ...rest } : rest;
     const options = this.#options;
-    if (options.debug === true) console.debug('[holdfast]', kind, redact(info));
+    this.#debug(kind, redact(info));
     if (kind === 'close' && this.#observer?.wantsCounters === true) this.#observeCounters();
-    this.#observer?.notice(kind, kind === 'open' ? { url: shownUrl(this.#url), ...info } : info);
+    this.#observer?.notice(kind, info);
     switch (kind) {
       case 'stateChange':
         return this.#stateChanged(info as unknown as StateChangeInfo);
       case 'open':
         this.#attempt = (info as unknown as { attempt: number }).attempt;
-        return this.#call(options.onOpen, { url: shownUrl(this.#url), ...info } as never);
+        return this.#call(options.onOpen, info as never);
       case 'error': {
         const error = noticedError(info as unknown as ErrorNotice);
         if (!error.willRetry) this.#fatal = error;
         return this.#tellError(error);
       }
       default:
-        return this.#call(callbackFor(options as ConnectOptions, kind), info as never);
+        return this.#call(callbackFor(options as GivenOptions, kind), info as never);
+    }
+  }
+
+  /** Tells of a notice in the row of events; a promise where the app decides what follows. */
+  #noticeInOrder(notice: Notice): Promise<string | undefined> | undefined {
+    const answer = this.#notice(notice);
+    if (notice.kind !== 'cannotResume' || this.#options.cannotResumeFallback !== 'callback') return undefined;
+    const reasonOf = (decision: unknown): string | undefined =>
+      (decision === 'close' ? DisconnectReason.CANNOT_RESUME : undefined);
+    if (!isThenable(answer)) {
+      const reason = reasonOf(answer);
+      return reason === undefined ? undefined : Promise.resolve(reason);
+    }
+    return Promise.resolve(answer).then(reasonOf, (error: unknown) => {
+      reportUnhandled(error);
+      return undefined;
+    });
+  }
+
+  #systemError(event: StreamEvent): void {
+    const told = serverError(event);
+    const { onSystemError } = this.#options;
+    if (onSystemError === undefined) {
+      this.#tellError(told);
+    } else {
+      this.#observer?.error(told);
+      this.#call(onSystemError, event);
     }
   }
 
@@ -461,27 +558,41 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   }
 
   readonly #pumpHost: PumpHost = {
-    onEvent: (event) => (this.#consumers === undefined
-      ? this.#options.onEvent?.(event as StreamEventOf<Map>)
-      : this.#consumers.dispatch(event)),
+    onEvent: (event) => {
+      if (this.#observer?.tracksLag === true) this.#observer.event(event);
+      // One that nobody is given needs no ack, either.
+      if (this.#options.shouldProcess?.(event as StreamEventOf<Map>) === false) return undefined;
+      if (this.#consumers !== undefined) return this.#consumers.dispatch(event);
+      return this.#options.onEvent?.(event as StreamEventOf<Map>);
+    },
     enter: () => { this.#inApp += 1; },
     leave: () => this.#leave(),
     tell: (kind, event) => {
       if (kind === Kind.control) this.#observer?.control(event);
       if (kind === Kind.cursor) this.onCursor?.(event.id ?? '');
       else this.#call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
+      if (kind === Kind.control && event.type === 'system.error') this.#systemError(event);
     },
-    notice: (notice) => this.#notice(notice),
+    notice: (notice) => this.#noticeInOrder(notice),
     failed: (error, event, tries) => {
       if (error === GIVEN_BACK) return 'stop';
       const reaction = this.#options.onHandlerError ?? 'skip';
       const told = handlerFailure(error, event, reaction === 'retry');
-      if (reaction === 'stop') this.#fatal = told;
+      if (reaction === 'stop') {
+        this.#fatal = told;
+        this.#stopReason ??= DisconnectReason.HANDLER_FAILED;
+      }
       this.#tellError(told);
       if (reaction !== 'retry') return reaction;
       return handlerRetryMs(tries);
     },
-    stop: () => this.stop(),
+    stop: (reason) => {
+      if (reason === DisconnectReason.CANNOT_RESUME) {
+        this.#fatal = new SSEError('cannot_resume', 'the server cannot resume from the cursor, and onCannotResume answered close');
+        this.#tellError(this.#fatal);
+      }
+      this.#stop(reason);
+    },
     givenBack: () => {
       const tells = this.#commands.some((command) => command === 'stop' || command === 'reconnect');
       if (!tells) guarded(() => this.#core?.stop(this.#pump.started));

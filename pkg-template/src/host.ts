@@ -33,5 +33,6 @@ export function hostOf(weak: WeakRef<HostTarget>): Host {
       ?? Promise.reject(new Error('nobody waits for it')),
     committed: (cursor, done) => safely(undefined, (target) => target.committed(cursor, done)),
     restore: () => safely(undefined, (target) => target.restore()),
+    lockHeld: (release) => safely(undefined, (target) => target.lockHeld(release)),
   };
 }
