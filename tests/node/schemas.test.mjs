@@ -125,3 +125,23 @@ test('the compiler knows what an event carries and which options there are', () 
   // Prints what is wrong, and fails by its exit code.
   execFileSync('node_modules/.bin/tsc', ['--project', 'tests/types'], { cwd: inRepository('.'), stdio: ['ignore', 'inherit', 'inherit'] });
 });
+
+for (const [onInvalidEvent, amounts, cursor, state] of [
+  ['skip', [3, 5], '4', 'open'], ['deliver', [3, '-1', 5], '4', 'open'], ['stop', [3], '1', 'closed'],
+]) {
+  test(`onInvalid hears of it before onInvalidEvent: '${onInvalidEvent}' decides`, async (t) => {
+    const [told, errors, got, closes] = [[], [], [], []];
+    const connector = connectSSE(await serve(t), {
+      schemas: { price: price() },
+      onInvalidEvent,
+      onInvalid: ({ event, issues }) => told.push([event.id, event.payload, issues.length, got.length]),
+      onError: (error) => errors.push(error.code),
+      onEvent: (event) => { if (event.type === 'price') got.push(event.payload.amount); },
+      onClose: ({ reason }) => closes.push(reason),
+    });
+    t.after(() => connector.dispose());
+    await until(() => connector.lastEventId === cursor && connector.state === state);
+    assert.deepEqual([told, errors, got], [[['2', { amount: '-1' }, 2, 1]], [], amounts]);
+    assert.deepEqual(closes, onInvalidEvent === 'stop' ? ['invalid_event'] : []);
+  });
+}
