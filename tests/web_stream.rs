@@ -26,7 +26,7 @@ async fn a_stream_of_the_real_server_arrives_and_resumes() {
     let first = Bench::new(&url, options, None);
     first.connector.connect();
     first.wait_for("three ticks", |bench| bench.events().len() >= 3).await;
-    first.connector.stop(f64::from(u32::MAX));
+    first.connector.stop(f64::from(u32::MAX), None);
     let seen = first.events();
     let last = seen.last().expect("three came").id.clone();
     assert!(seen.iter().all(|event| event.name == "domain.tick" && !event.id.is_empty()), "{seen:?}");
@@ -46,7 +46,7 @@ async fn a_stream_of_the_real_server_arrives_and_resumes() {
     };
     let (before, after) = (numbers(&seen), numbers(&second.events()));
     assert_eq!(after[0], before[before.len() - 1] + 1, "the very next event: {before:?} {after:?}");
-    second.connector.stop(f64::from(u32::MAX));
+    second.connector.stop(f64::from(u32::MAX), None);
     store(&key, None);
 }
 
@@ -64,7 +64,7 @@ async fn heartbeats_and_control_events_are_told_apart() {
     bench.wait_for("the announcement", has(2, "control.open")).await;
     bench.wait_for("a heartbeat", has(1, "system.heartbeat")).await;
     assert_eq!(bench.connector.state(), "open");
-    bench.connector.stop(f64::from(u32::MAX));
+    bench.connector.stop(f64::from(u32::MAX), None);
     assert_eq!(bench.connector.state(), "closed");
 }
 
