@@ -139,6 +139,18 @@ test('system.error is told: to onSystemError, else to onError as server_error; t
   assert.deepEqual(events, ['the disk is full']);
 });
 
+test('to the drop-in for EventSource a system.error is an event, and no failure of its own', async (t) => {
+  const { EventSource } = await import(inRepository('pkg/eventsource.js'));
+  const { url } = await serve(t, (_, response) => response.writeHead(200, headers).end(control('system.error', { message: 'm' })));
+  const source = new EventSource(url);
+  t.after(() => source.close());
+  const heard = deferred();
+  source.addEventListener('system.error', heard.resolve);
+  const failed = new Promise((resolve) => { source.onerror = resolve; });
+  assert.equal(JSON.parse((await heard.promise).data).payload.message, 'm');
+  assert.equal((await failed).error, undefined);
+});
+
 for (const ack of ['auto', 'manual']) {
   test(`shouldProcess skips events, which count as processed (ack: ${ack})`, async (t) => { // K6
     const { url } = await serve(t, (_, response) => response.writeHead(200, headers).write([1, 2, 3].map((n) => event(n)).join('')));
