@@ -166,7 +166,7 @@ fn options_that_cannot_be_used_are_named_with_what_they_take() {
     option(r#"{"timeout":"5s"}"#, "timeout", &["takes a number from 1 to 2147483647", r#"got "5s""#]);
     option(r#"{"timeout":0}"#, "timeout", &["from 1", "got 0"]);
     option(r#"{"timeout":2147483648}"#, "timeout", &["to 2147483647", "got 2147483648"]);
-    option(r#"{"timeout":null}"#, "timeout", &["got null"]);
+    option(r#"{"timeout":true}"#, "timeout", &["got true"]);
     option(r#"{"retryPolicy":5}"#, "retryPolicy", &["retryPolicy takes an object", "got 5"]);
     option(r#"{"retryPolicy":{"jitter":1}}"#, "retryPolicy.jitter", &["did you mean retryPolicy.jitterPct?"]);
     option(r#"{"retryPolicy":{"jitterPct":20}}"#, "retryPolicy.jitterPct", &["from 0 to 1", "got 20"]);
