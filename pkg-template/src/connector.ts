@@ -10,16 +10,18 @@ import {
 import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
 import { Connector as Core, type Notice } from './glue/core.js';
 import { guarded, loadCore, onTrap } from './core.js';
+import { decisionOf } from './decision.js';
 import { hostOf, type HostTarget } from './host.js';
 import { memory, WasmLoadError } from './loader.js';
 import { GIVEN_BACK } from './loop.js';
 import { callbackFor } from './notices.js';
+import { withoutNulls } from './nulls.js';
 import { Observer } from './observer.js';
 import {
   type ConnectionState, type ConnectOptions, type Fresh, type GivenOptions, type ListenerOptions,
-  type StateChangeInfo, type Stats, withoutNulls,
+  type StateChangeInfo, type Stats,
 } from './options.js';
-import { isThenable, Pump, type PumpHost } from './pump.js';
+import { Pump, type PumpHost } from './pump.js';
 import { redact } from './redact.js';
 import { isRepeatable, Requests } from './request.js';
 import { hold, letGo } from './running.js';
@@ -528,17 +530,8 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   /** Tells of a notice in the row of events; a promise where the app decides what follows. */
   #noticeInOrder(notice: Notice): Promise<string | undefined> | undefined {
     const answer = this.#notice(notice);
-    if (notice.kind !== 'cannotResume' || this.#options.cannotResumeFallback !== 'callback') return undefined;
-    const reasonOf = (decision: unknown): string | undefined =>
-      (decision === 'close' ? DisconnectReason.CANNOT_RESUME : undefined);
-    if (!isThenable(answer)) {
-      const reason = reasonOf(answer);
-      return reason === undefined ? undefined : Promise.resolve(reason);
-    }
-    return Promise.resolve(answer).then(reasonOf, (error: unknown) => {
-      reportUnhandled(error);
-      return undefined;
-    });
+    const isAsked = notice.kind === 'cannotResume' && this.#options.cannotResumeFallback === 'callback';
+    return isAsked ? decisionOf(answer) : undefined;
   }
 
   #systemError(event: StreamEvent): void {

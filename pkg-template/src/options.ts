@@ -230,13 +230,6 @@ export type ConnectOptions<Map extends object = EventMap> = {
   [Name in keyof GivenOptions<Map>]?: GivenOptions<Map>[Name] | null;
 };
 
-/** What an app wrote, without the fields that are null. */
-export function withoutNulls<Options extends object>(given: { [Name in keyof Options]?: Options[Name] | null }): Options {
-  const entries = Object.entries(given);
-  if (!entries.some(([, value]) => value === null)) return given as Options;
-  return Object.fromEntries(entries.filter(([, value]) => value !== null)) as Options;
-}
-
 /** The same without null. */
 export interface GivenOptions<Map extends object = EventMap> {
   // Callbacks. What they throw is reported and changes nothing, but for onEvent: see onHandlerError.

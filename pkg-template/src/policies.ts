@@ -1,5 +1,5 @@
-// The entry point `holdfast-sse/policies`: the client's policies by themselves, for apps that drive a connection of their
-// own. Each class is thin; what it decides is decided by the code that a connector runs.
+// The entry point `holdfast-sse/policies`, and part of `holdfast-sse`: the client's policies by themselves, for apps that drive
+// a connection of their own. Each class is thin; what it decides is decided by the code that a connector runs.
 //
 // The core loads asynchronously and constructors are synchronous: await `loadPolicies()` once, before the first `new`.
 
