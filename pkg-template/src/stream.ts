@@ -114,13 +114,8 @@ export class Stream<Map extends object> {
 
   getStats(): Stats {
     const counters = this.#ask((core) => core.stats() as Partial<Stats>, {});
-    return {
-      ...NOTHING_COUNTED,
-      ...counters,
-      lag: this.#pump.latest?.lagMs,
-      state: this.state,
-      lastEventId: this.lastEventId,
-    };
+    const { state, lastEventId } = this;
+    return { ...NOTHING_COUNTED, ...counters, lag: this.#pump.latest?.lagMs, state, lastEventId };
   }
 
   dispose(): void {
@@ -424,23 +419,20 @@ export class Stream<Map extends object> {
   #notice(notice: Notice): unknown {
     const { kind, ...rest } = notice as Notice & Record<string, never>;
     const info = kind === 'open' ? { url: this.#requests.address, ...rest } : rest;
-    const options = this.#options;
     this.#reporter.debug(kind, redact(info));
     if (kind === 'close' && this.#observer?.wantsCounters === true) this.#observeCounters();
     this.#observer?.notice(kind, info);
+    if (kind === 'open') this.#attempt = (info as unknown as { attempt: number }).attempt;
     switch (kind) {
       case 'stateChange':
         return this.#stateChanged(info as unknown as StateChangeInfo);
-      case 'open':
-        this.#attempt = (info as unknown as { attempt: number }).attempt;
-        return this.#call(options.onOpen, info as never);
       case 'error': {
         const error = noticedError(info as unknown as ErrorNotice);
         if (!error.willRetry) this.#fatal = error;
         return this.#reporter.error(error);
       }
       default:
-        return this.#call(callbackFor(options as GivenOptions, kind), info as never);
+        return this.#call(callbackFor(this.#options as GivenOptions, kind), info as never);
     }
   }
 
