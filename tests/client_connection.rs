@@ -141,6 +141,44 @@ fn each_answer_has_its_consequence() {
     check_answer(once(), false, status(503, Some(1)), None, &[(Code::HttpStatus, false)]);
 }
 
+// K22
+#[test]
+fn an_attempt_that_fails_says_why() {
+    let check = |repeatable: bool, expected: &str, act: &dyn Fn(&mut Scenario)| {
+        let mut scenario = Scenario::new(Config { repeatable, ..exact() });
+        act(scenario.connect());
+        let told = scenario.take_notices().into_iter().find_map(|notice| match notice {
+            Notice::Retry { reason, .. } | Notice::Close { reason, will_reconnect: false, .. } => {
+                Some(reason)
+            }
+            _ => None,
+        });
+        assert_eq!(told.as_deref(), Some(expected), "repeatable: {repeatable}");
+    };
+    for repeatable in [true, false] {
+        for (code, reason) in [
+            (429, "rate_limited"),
+            (500, "server_error"),
+            (502, "server_error"),
+            (503, "overload_reject"),
+            (408, "http_status"),
+        ] {
+            check(repeatable, reason, &|scenario| {
+                scenario.head(status(code, None));
+            });
+        }
+        check(repeatable, "client_timeout", &|scenario| {
+            scenario.pass(60_000);
+        });
+        check(repeatable, "network_error", &|scenario| {
+            scenario.fail();
+        });
+        check(repeatable, "client_abort", &|scenario| {
+            scenario.input(Input::StopFor { started: 0, reason: "client_abort" });
+        });
+    }
+}
+
 // Trap: `Retry-After` shortened by a random delay.
 #[test]
 fn retry_after_is_a_floor_whatever_the_network_does() {

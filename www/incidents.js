@@ -12,7 +12,11 @@ const short = (id) => id?.slice(id.lastIndexOf('-') + 1) ?? 'none';
 
 const CAUSES = {
   network_error: 'Connection cut',
+  client_timeout: 'Server did not answer',
   http_status: 'Server refused',
+  rate_limited: 'Server refused',
+  overload_reject: 'Server is full',
+  server_error: 'Server failed',
   liveness_timeout: 'Silence noticed and connection cut',
   gap: 'A hole was noticed and the connection made anew',
   server_shutdown: 'Server said goodbye',

@@ -1,109 +1,51 @@
 // One stream, as an app holds it.
 
-import { Batch, Kind } from './batch.js';
-import { Consumers } from './consumers.js';
-import { NOTHING_COUNTED } from './counters.js';
-import { type ErrorNotice, failureOf, handlerFailure, handlerRetryMs, noticedError, reportUnhandled, SSEError } from './errors.js';
 import type { EventMap, StreamEvent, StreamEventOf } from './event.js';
-import { Connector as Core, type Notice } from './glue/core.js';
-import { guarded, loadCore, onTrap } from './core.js';
-import { hostOf, type HostTarget } from './host.js';
-import { memory, WasmLoadError } from './loader.js';
-import { GIVEN_BACK } from './loop.js';
-import { callbackFor } from './notices.js';
-import { Observer } from './observer.js';
-import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, StateChangeInfo, Stats } from './options.js';
-import { Pump, type PumpHost } from './pump.js';
-import { redact } from './redact.js';
-import { isRepeatable, Requests, shownUrl } from './request.js';
-import { hold, letGo } from './running.js';
-import { invalidEvent, type StandardSchemaV1 } from './schema.js';
-import { keeperFor, type StoreKeeper } from './storage.js';
-import { Traps } from './traps.js';
-
-type Command = 'connect' | 'stop' | 'reconnect' | 'clearCursor';
+import type { ConnectionState, ConnectOptions, Fresh, ListenerOptions, Stats } from './options.js';
+import { Stream } from './stream.js';
 
 /**
  * A stream that survives: it reconnects, resumes from its cursor, drops what came again and keeps the order.
  * Create it with `connectSSE`, or by hand and then call `connect()`.
  */
 export class SSEConnector<Map extends object = EventMap> implements AsyncIterable<StreamEventOf<Map>> {
+  readonly #stream: Stream<Map>;
+
+  constructor(url: Fresh<string | URL>, options?: ConnectOptions<Map> | null) {
+    this.#stream = new Stream(url, options);
+  }
+
   /**
    * Hears of ids without an event, which are part of what the native EventSource shows.
    * @internal
    */
-  onCursor: ((id: string) => void) | undefined;
-
-  readonly #url: Fresh<string | URL>;
-  readonly #options: ConnectOptions<Map>;
-  #core: Core | undefined;
-  readonly #pump: Pump;
-  /** What was asked for before the core was there, or while app code ran. */
-  readonly #commands: Command[] = [];
-  /** How deep in app code we are: then the core is not called. */
-  #inApp = 0;
-  #state: ConnectionState = 'idle';
-  #loading = false;
-  #failed = false;
-  #disposed = false;
-  /** Names of events by the index that the core knows them by. */
-  readonly #names: string[] = [];
-  #attempt = 0;
-  /** The cursor and the ids processed beyond it: should the core fail, the stream goes on from here in a new one. */
-  #progress: string[] = [];
-  #forgetTrap: (() => void) | undefined;
-  /** What the app wants, whatever became of it: a failed core is replaced by one that goes on, or by one that rests. */
-  #wanted = false;
-  readonly #traps = new Traps();
-  readonly #requests: Requests;
-  /** Listeners, loops, schemas and acks; undefined where onEvent is all there is. */
-  #consumers: Consumers | undefined;
-  /** The error that closed the stream, or will. */
-  #fatal: SSEError | undefined;
-  /** Drives the app's own store, where there is one. */
-  #keeper: StoreKeeper | undefined;
-  /** Where there is a metricsSink or a logger. */
-  readonly #observer: Observer | undefined;
-
-  constructor(url: Fresh<string | URL>, given?: ConnectOptions<Map> | null) {
-    const options = given ?? {};
-    this.#url = url;
-    this.#options = options;
-    this.#requests = new Requests(url, options as ConnectOptions);
-    const isManual = options.ack === 'manual';
-    this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1, isManual ? options.maxUnacked ?? 1_000 : undefined);
-    if (isManual || options.schemas !== undefined) this.#consume();
-    if (options.metricsSink !== undefined || options.logger !== undefined) {
-      this.#observer = new Observer(options, { enter: () => { this.#inApp += 1; }, leave: () => this.#leave() });
-    }
+  set onCursor(listener: (id: string) => void) {
+    this.#stream.onCursor = listener;
   }
 
   /** Where the connection stands. */
   get state(): ConnectionState {
-    const asked = this.#commands.filter((command) => command !== 'clearCursor').at(-1);
-    if (this.#failed || this.#disposed) return 'closed';
-    if (asked !== undefined) return asked === 'stop' ? 'closed' : 'connecting';
-    return this.#state;
+    return this.#stream.state;
   }
 
   /** The cursor: everything up to this id is processed. Empty where there is none. */
   get lastEventId(): string {
-    return this.#ask((core) => core.lastEventId, this.#progress[0] ?? '');
+    return this.#stream.lastEventId;
   }
 
   /** Connects, unless it is connected or about to; after a stop or a give-up it starts again at the cursor. */
   connect(): void {
-    this.#do(this.#options.signal?.aborted === true ? 'stop' : 'connect');
+    this.#stream.connect();
   }
 
   /** Ends the stream. The cursor stays; may be called twice. */
   stop(): void {
-    this.#do('stop');
+    this.#stream.stop();
   }
 
   /** Makes a new connection at once, from the cursor. */
   reconnect(): void {
-    this.#do(this.#options.signal?.aborted === true ? 'stop' : 'reconnect');
+    this.#stream.reconnect();
   }
 
   /**
@@ -111,7 +53,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
    * is a cursor again; with `reconnect()` behind it the stream begins as for a new client.
    */
   clearCursor(): void {
-    this.#do('clearCursor');
+    this.#stream.clearCursor();
   }
 
   /**
@@ -123,7 +65,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   ): void;
   addEventListener(type: 'message', listener: (event: StreamEvent<'message'>) => unknown, options?: ListenerOptions): void;
   addEventListener(type: string, listener: (event: never) => unknown, options?: ListenerOptions): void {
-    this.#consume().add(type, listener as (event: StreamEvent) => unknown, options);
+    this.#stream.consume().add(type, listener as (event: StreamEvent) => unknown, options);
   }
 
   removeEventListener<Type extends keyof Map & string>(
@@ -131,7 +73,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   ): void;
   removeEventListener(type: 'message', listener: (event: StreamEvent<'message'>) => unknown): void;
   removeEventListener(type: string, listener: (event: never) => unknown): void {
-    this.#consumers?.remove(type, listener as (event: StreamEvent) => unknown);
+    this.#stream.consumers?.remove(type, listener as (event: StreamEvent) => unknown);
   }
 
   /**
@@ -145,7 +87,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
   events<Type extends keyof Map & string = keyof Map & string>(
     options: { types?: readonly Type[] } = {},
   ): AsyncIterableIterator<StreamEventOf<Pick<Map, Type>>> {
-    return this.#consume().loop(options.types) as unknown as AsyncIterableIterator<StreamEventOf<Pick<Map, Type>>>;
+    return this.#stream.consume().loop(options.types) as unknown as AsyncIterableIterator<StreamEventOf<Pick<Map, Type>>>;
   }
 
   /** The same as `events()`. */
@@ -155,14 +97,7 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
 
   /** Counters since the connector was made. */
   getStats(): Stats {
-    const counters = this.#ask((core) => core.stats() as Partial<Stats>, {});
-    return {
-      ...NOTHING_COUNTED,
-      ...counters,
-      lag: this.#pump.latest?.lagMs,
-      state: this.state,
-      lastEventId: this.lastEventId,
-    };
+    return this.#stream.getStats();
   }
 
   /** The same as `dispose()`, for `using`; where the platform has no `Symbol.dispose` it is not there. */
@@ -176,324 +111,6 @@ export class SSEConnector<Map extends object = EventMap> implements AsyncIterabl
 
   /** Ends the stream for good and frees what it holds. */
   dispose(): void {
-    if (this.#disposed) return;
-    this.stop();
-    letGo(this, this.#options.signal, this.#aborted);
-    this.#disposed = true;
-    this.#endLoops();
-    this.#release();
+    this.#stream.dispose();
   }
-
-  /** What hands events to others than onEvent; made when the first of them comes. */
-  #consume(): Consumers {
-    const options = this.#options;
-    return this.#consumers ??= new Consumers({
-      onEvent: options.onEvent === undefined ? undefined : (event) => options.onEvent?.(event as StreamEventOf<Map>),
-      schemas: options.schemas as Readonly<Record<string, StandardSchemaV1>> | undefined,
-      isManual: options.ack === 'manual',
-      asked: () => {
-        if (this.state === 'idle') this.connect();
-        else this.#endLoops();
-      },
-      stop: () => this.stop(),
-      invalid: (event, issues) => {
-        const next = options.onInvalidEvent ?? 'skip';
-        const told = invalidEvent(event, issues);
-        if (next === 'stop') this.#fatal = told;
-        if (options.onInvalid === undefined) this.#tellError(told);
-        else this.#call(options.onInvalid, { event, issues });
-        return next;
-      },
-    });
-  }
-
-  /** Loops end once the stream is closed and all that it brought was handed over. */
-  #endLoops(): void {
-    if (this.#consumers !== undefined && this.state === 'closed' && this.#pump.isIdle) this.#consumers.end(this.#fatal);
-  }
-
-  readonly #aborted = (): void => this.stop();
-
-  /** Reads from the core, also while app code runs. Right after a trap there is none to ask. */
-  #ask<Answer>(read: (core: Core) => Answer, otherwise: Answer): Answer {
-    if (this.#core === undefined) return otherwise;
-    try {
-      return read(this.#core);
-    } catch {
-      return otherwise;
-    }
-  }
-
-  #do(command: Command): void {
-    if (this.#disposed || this.#failed) return;
-    // What was not begun yet never is; what is asked for while app code runs is done right behind it.
-    if (command === 'stop' || command === 'reconnect') this.#pump.close();
-    if (command !== 'clearCursor') this.#wanted = command !== 'stop';
-    if (this.#wanted) hold(this, this.#options.signal, this.#aborted);
-    this.#commands.push(command);
-    if (this.#inApp > 0) return;
-    if (this.#core !== undefined) this.#flush();
-    else void this.#load();
-  }
-
-  async #load(): Promise<void> {
-    if (this.#loading) return;
-    this.#loading = true;
-    try {
-      await loadCore();
-    } catch (error) {
-      this.#loading = false;
-      this.#fail(error);
-      return;
-    }
-    this.#loading = false;
-    // A logout may come before the core does.
-    if (this.#disposed && !this.#commands.includes('clearCursor')) return;
-    this.#create();
-    if (this.#core !== undefined) this.#flush();
-  }
-
-  #create(): void {
-    try {
-      this.#core = new Core(this.#url, this.#options, hostOf(new WeakRef(this.#target)));
-      if (this.#progress.length > 0) this.#core.beginAt([...this.#progress]);
-    } catch (error) {
-      this.#fail(error);
-      return;
-    }
-    this.#keeper ??= keeperFor(this.#options as ConnectOptions, {
-      // A store of the app's is app code.
-      enter: () => { this.#inApp += 1; },
-      leave: () => this.#leave(),
-      failed: (message, cause) => this.#tellError(new SSEError('storage_unavailable', message, { cause, willRetry: true })),
-    });
-    this.#forgetTrap = onTrap(this.#target);
-  }
-
-  /** Carries out what was asked for. Never while app code runs. */
-  #flush(): void {
-    guarded(() => this.#carryOut());
-  }
-
-  #carryOut(): void {
-    for (;;) {
-      const command = this.#commands.shift();
-      if (command === undefined || this.#core === undefined) break;
-      if (command === 'connect') {
-        this.#pump.open();
-        this.#core.connect();
-      } else if (command === 'clearCursor') {
-        this.#core.clearCursor();
-      } else {
-        this.#pump.close();
-        const { started } = this.#pump;
-        if (command === 'reconnect') this.#pump.open();
-        if (command === 'stop') this.#core.stop(started);
-        else this.#core.reconnect(started);
-      }
-    }
-    if (this.#disposed) this.#release();
-  }
-
-  /** Frees the core, once the app's handlers have ended and their account is stored. */
-  #release(): void {
-    if (this.#inApp > 0 || !this.#pump.isIdle) return;
-    this.#forgetTrap?.();
-    this.#forgetTrap = undefined;
-    this.#progress = this.#ask((core) => core.progress(), this.#progress);
-    guarded(() => this.#core?.free());
-    this.#core = undefined;
-  }
-
-  /** Runs app code: nothing it throws gets out, and what it asks for waits until it is through. */
-  #call<Info>(callback: ((info: Info) => unknown) | undefined, info: Info): void {
-    if (callback === undefined) return;
-    this.#inApp += 1;
-    try {
-      callback(info);
-    } catch (error) {
-      reportUnhandled(error);
-    } finally {
-      this.#leave();
-    }
-  }
-
-  #leave(): void {
-    this.#inApp -= 1;
-    // The core may be further up the stack: its call ends first, then ours begin.
-    if (this.#inApp === 0 && this.#commands.length > 0) {
-      queueMicrotask(() => {
-        if (this.#inApp === 0 && this.#core !== undefined) this.#flush();
-      });
-    }
-  }
-
-  /** What cannot be helped by another attempt: told in a later task, and the state is closed. */
-  #fail(error: unknown): void {
-    // A core that could not be fetched may be there the next time; a wrong option stays wrong.
-    this.#failed = !(error instanceof WasmLoadError);
-    this.#wanted = false;
-    letGo(this, this.#options.signal, this.#aborted);
-    this.#commands.length = 0;
-    const told = failureOf(error);
-    this.#fatal = told;
-    setTimeout(() => {
-      const from = this.#state;
-      this.#state = 'closed';
-      this.#tellError(told);
-      this.#notice({ kind: 'stateChange', from, to: 'closed', reason: 'refused' });
-      this.#notice({ kind: 'close', reason: told.code, willReconnect: false });
-    }, 0);
-  }
-
-  #stateChanged(info: StateChangeInfo): void {
-    this.#state = info.to;
-    if (info.to === 'closed') {
-      this.#wanted = false;
-      this.#requests.closed();
-      letGo(this, this.#options.signal, this.#aborted);
-    }
-    // Some closes are told by a callback of their own.
-    if (info.reason === 'refused') this.#fatal ??= new SSEError('cannot_resume', 'the server cannot resume from the cursor');
-    else if (info.reason === 'connect' || info.reason === 'reconnect') this.#fatal = undefined;
-    this.#call(this.#options.onStateChange, info);
-    this.#endLoops();
-  }
-
-  #tellError(error: SSEError): void {
-    const { onError } = this.#options;
-    if (this.#options.debug === true) console.debug('[holdfast]', error);
-    this.#observer?.error(error);
-    if (typeof onError === 'function') this.#call(onError, error);
-    // Errors that the connector deals with by itself are no news to a page that does not ask for them.
-    else if (!error.willRetry) reportUnhandled(error);
-  }
-
-  /** The instance is lost; this stream goes on in a new one, from its cursor, unless that keeps happening. */
-  #trapped(message: string): void {
-    const from = this.state;
-    const wanted = this.#wanted;
-    const delayMs = isRepeatable(this.#options as ConnectOptions) ? this.#traps.next() : undefined;
-    const willRetry = wanted && delayMs !== undefined;
-    this.#pump.forget();
-    this.#consumers?.forget();
-    this.#forgetTrap?.();
-    this.#core = undefined;
-    this.#names.length = 0;
-    const told = new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry });
-    this.#tellError(told);
-    if (this.#disposed) return;
-    this.#create();
-    if (willRetry) {
-      this.#notice({ kind: 'stateChange', from, to: 'retrying', reason: 'lost' });
-      setTimeout(() => {
-        if (this.#wanted) this.#do('connect');
-      }, delayMs);
-    } else if (wanted) {
-      this.#fatal = told;
-      this.#notice({ kind: 'stateChange', from, to: 'closed', reason: 'refused' });
-      this.#notice({ kind: 'close', reason: told.code, willReconnect: false });
-    }
-  }
-
-  /** What the core calls, by way of a host that holds it weakly. */
-  readonly #target: HostTarget = {
-    deliver: (...batch) => this.#deliver(...batch),
-    notify: (notice) => this.#notice(notice),
-    trapped: (message) => this.#trapped(message),
-    ask: (option) => this.#requests.ask(option),
-    request: (url, init, cursor) => this.#requests.send(url, init, cursor),
-    committed: (cursor, done = []) => {
-      this.#progress = [cursor, ...done];
-      this.#keeper?.save(cursor, done);
-    },
-    restore: () => {
-      const core = this.#core;
-      void this.#keeper?.load().then((record) => {
-        if (core === this.#core) guarded(() => core?.restored(record?.cursor, record?.done));
-      });
-    },
-  };
-
-  #deliver(...[
-    records, recordWords, pieces, pieceWords, text, , firstToken, newNames, notices,
-  ]: Parameters<HostTarget['deliver']>): number {
-    if (newNames !== undefined) this.#names.push(...newNames);
-    const batch = new Batch(
-      memory(), records, recordWords, pieces, pieceWords, text, firstToken,
-      this.#names, notices ?? [], this.#attempt,
-    );
-    // The core is up the stack all the while: what the app asks for waits, also where no app code runs.
-    this.#inApp += 1;
-    try {
-      return this.#pump.deliver(batch);
-    } finally {
-      if (this.#observer?.wantsCounters === true) this.#observeCounters();
-      this.#leave();
-    }
-  }
-
-  #notice(notice: Notice): void {
-    const { kind, ...info } = notice as Notice & Record<string, never>;
-    const options = this.#options;
-    if (options.debug === true) console.debug('[holdfast]', kind, redact(info));
-    if (kind === 'close' && this.#observer?.wantsCounters === true) this.#observeCounters();
-    this.#observer?.notice(kind, kind === 'open' ? { url: shownUrl(this.#url), ...info } : info);
-    switch (kind) {
-      case 'stateChange':
-        return this.#stateChanged(info as unknown as StateChangeInfo);
-      case 'open':
-        this.#attempt = (info as unknown as { attempt: number }).attempt;
-        return this.#call(options.onOpen, { url: shownUrl(this.#url), ...info } as never);
-      case 'error': {
-        const error = noticedError(info as unknown as ErrorNotice);
-        if (!error.willRetry) this.#fatal = error;
-        return this.#tellError(error);
-      }
-      default:
-        return this.#call(callbackFor(options as ConnectOptions, kind), info as never);
-    }
-  }
-
-  #observeCounters(): void {
-    const { eventsReceived = 0, outOfOrder = 0 } = this.#ask((core) => core.stats() as Partial<Stats>, {});
-    this.#observer?.counters({ eventsReceived, outOfOrder }, this.#pump.processed, this.#pump.latest);
-  }
-
-  readonly #pumpHost: PumpHost = {
-    onEvent: (event) => (this.#consumers === undefined
-      ? this.#options.onEvent?.(event as StreamEventOf<Map>)
-      : this.#consumers.dispatch(event)),
-    enter: () => { this.#inApp += 1; },
-    leave: () => this.#leave(),
-    tell: (kind, event) => {
-      if (kind === Kind.control) this.#observer?.control(event);
-      if (kind === Kind.cursor) this.onCursor?.(event.id ?? '');
-      else this.#call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
-    },
-    notice: (notice) => this.#notice(notice),
-    failed: (error, event, tries) => {
-      if (error === GIVEN_BACK) return 'stop';
-      const reaction = this.#options.onHandlerError ?? 'skip';
-      const told = handlerFailure(error, event, reaction === 'retry');
-      if (reaction === 'stop') this.#fatal = told;
-      this.#tellError(told);
-      if (reaction !== 'retry') return reaction;
-      return handlerRetryMs(tries);
-    },
-    stop: () => this.stop(),
-    givenBack: () => {
-      const tells = this.#commands.some((command) => command === 'stop' || command === 'reconnect');
-      if (!tells) guarded(() => this.#core?.stop(this.#pump.started));
-    },
-    done: (token) => guarded(() => {
-      this.#core?.done(token);
-      // The ids beyond it come with the next commit: there may be many, and acks by hand may be many, too.
-      this.#progress[0] = this.#core?.lastEventId ?? '';
-    }),
-    idle: () => {
-      this.#endLoops();
-      if (this.#disposed) this.#release();
-    },
-  };
 }

@@ -1,19 +1,6 @@
 // Names and presets that apps branch on or pass in. Plain values: what an app does not use is not in its bundle.
 
-import type { RetryPolicy } from './options.js';
-
-/** A policy with everything in it. */
-export type FullRetryPolicy = Readonly<Required<Omit<RetryPolicy, 'jitterKind'>>>;
-
-/** What holds where `retryPolicy` says nothing. */
-export const DEFAULT_RETRY_POLICY: FullRetryPolicy = {
-  baseDelayMs: 1_000,
-  maxDelayMs: 30_000,
-  maxAttempts: Infinity,
-  maxRetryTimeMs: Infinity,
-  jitterPct: 0.2,
-  multiplier: 2,
-};
+import { DEFAULT_RETRY_POLICY, type FullRetryPolicy, type RetryPolicy } from './options.js';
 
 const AGGRESSIVE: FullRetryPolicy =
   { ...DEFAULT_RETRY_POLICY, baseDelayMs: 500, maxDelayMs: 10_000, maxAttempts: 20, jitterPct: 0.3 };
@@ -56,30 +43,56 @@ export const Defaults = {
   MAX_REPLAY_EVENTS: 1_000,
 } as const;
 
-/** Why a stream ended, as `onClose` tells it. A server may give reasons of its own in `control.close`. */
+/** Why a stream ended, as `onClose` tells it. Another server may give reasons of its own in `control.close`. */
 export const DisconnectReason = {
+  /** The app's `stop()`. */
   CLIENT_CLOSE: 'client_close',
+  /** The option `signal` was aborted. */
   CLIENT_ABORT: 'client_abort',
+  /** No response head within `timeout`. */
   CLIENT_TIMEOUT: 'client_timeout',
   SERVER_SHUTDOWN: 'server_shutdown',
   SERVER_RESTART: 'server_restart',
+  /** Status 500 or above, or the server's own word. */
   SERVER_ERROR: 'server_error',
   IDLE_TIMEOUT: 'idle_timeout',
   NETWORK_ERROR: 'network_error',
   HEARTBEAT_MISSED: 'heartbeat_missed',
   LIVENESS_TIMEOUT: 'liveness_timeout',
+  /** Status 503. */
   OVERLOAD_REJECT: 'overload_reject',
+  /** Status 429, or the server's own word. */
   RATE_LIMITED: 'rate_limited',
   AUTH_EXPIRED: 'auth_expired',
   STREAM_ENDED: 'stream_ended',
+  /** A line or event over the limit. */
   PARSE_ERROR: 'parse_error',
+  /** A schema refused a payload, and `onInvalidEvent` is `stop`. */
   INVALID_EVENT: 'invalid_event',
+  /** Ours: a handler failed, and `onHandlerError` is `stop`. */
+  HANDLER_FAILED: 'handler_failed',
   /** Ours: a new connection replaces the open one. */
   RECONNECT: 'reconnect',
   /** Ours: events were missing, and are fetched by a new connection. */
   GAP: 'gap',
-  /** Ours: the server cannot replay, and `cannotResumeFallback` is `close`. */
+  /** Ours: the page was hidden, and `whenHidden` is `close`. */
+  HIDDEN: 'hidden',
+  /** Ours: the server cannot replay, and `cannotResumeFallback` or `onCannotResume` says `close`. */
   CANNOT_RESUME: 'cannot_resume',
+  /** Ours: any other status that is no stream, or `onResponse` said so. */
+  HTTP_STATUS: 'http_status',
+  /** Ours: 401 or 403, and no fresh credentials. */
+  AUTH_REQUIRED: 'auth_required',
+  /** Ours: an answer that is no event stream. */
+  WRONG_CONTENT_TYPE: 'wrong_content_type',
+  /** Ours: an option cannot be used. */
+  INVALID_OPTION: 'invalid_option',
+  /** Ours: the URL, or what a function gave as one, cannot be used. */
+  INVALID_URL: 'invalid_url',
+  /** Ours: there is no WebAssembly here, or a policy forbids it. */
+  WASM_BLOCKED: 'wasm_blocked',
+  /** Ours: the core failed too often, or under a request that may not be sent again. */
+  WASM_TRAP: 'wasm_trap',
 } as const;
 export type DisconnectReason = (typeof DisconnectReason)[keyof typeof DisconnectReason];
 

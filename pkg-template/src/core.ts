@@ -66,9 +66,16 @@ export function enterCore(): void {
   });
 }
 
-/** It has come to its end. */
+/** It has come to its end. Where it failed further in, the account is closed already. */
 export function leaveCore(): void {
-  depth -= 1;
+  if (depth > 0) depth -= 1;
+}
+
+let instances = 0;
+
+/** Which instance this is, counted from the first one: objects of an earlier one must not be freed in a later. */
+export function instanceNow(): number {
+  return instances;
 }
 
 /** Replaces the instance in a later task: a panic calls this from within the one that is about to end. */
@@ -79,6 +86,7 @@ function trapped(message: string): void {
   setTimeout(() => {
     replacing = false;
     resetWasm();
+    instances += 1;
     setTrapHook(trapped);
     for (const weak of [...listeners]) {
       const listener = weak.deref();

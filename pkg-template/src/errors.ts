@@ -16,6 +16,7 @@ export type ErrorCode =
   | 'storage_unavailable'
   | 'handler_failed'
   | 'invalid_event'
+  | 'server_error'
   | 'gave_up'
   | 'wasm_blocked'
   | 'wasm_trap'
@@ -32,7 +33,7 @@ export class SSEError extends Error {
   readonly willRetry: boolean;
   /** The option that is wrong, for `invalid_option` and `invalid_url`. */
   readonly option: string | undefined;
-  /** The event whose handler failed or whose payload is wrong, for `handler_failed` and `invalid_event`. */
+  /** The event whose handler failed or whose payload is wrong, or the server's, for `handler_failed`, `invalid_event` and `server_error`. */
   readonly event: unknown;
 
   constructor(
@@ -79,6 +80,14 @@ const HANDLER_RETRY_MS_MAX = 30_000;
 /** How long a failed handler waits to be called again: doubled from the first time to the next. */
 export function handlerRetryMs(tries: number): number {
   return Math.min(HANDLER_RETRY_MS_MIN * 2 ** (tries - 1), HANDLER_RETRY_MS_MAX);
+}
+
+/** What the app is told of a `system.error` event where nothing else hears of it: the stream goes on. */
+export function serverError(event: { readonly payload: unknown }): SSEError {
+  const { message, code } = (event.payload ?? {}) as { message?: unknown; code?: unknown };
+  const said = typeof message === 'string' ? message : 'no message';
+  const named = typeof code === 'string' ? ` (${code})` : '';
+  return new SSEError('server_error', `the server reports an error${named}: ${said}`, { event, willRetry: true });
 }
 
 /** An error as the core tells it. */

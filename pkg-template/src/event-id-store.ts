@@ -13,6 +13,8 @@ export interface EventIdStoreOptions {
 export class EventIdStore {
   readonly #keeper: StoreKeeper;
   #lastEventId = '';
+  /** Set or cleared, so that what the store still answers is of the past. */
+  #isSet = false;
 
   constructor(storage: EventIdStorage = new MemoryStorage(), options: EventIdStoreOptions = {}) {
     const onError = options.onError ?? reportUnhandled;
@@ -28,16 +30,17 @@ export class EventIdStore {
     return this.#lastEventId;
   }
 
-  /** Reads the store, and answers with what it held. An id that was set meanwhile stays. */
+  /** Reads the store, and answers with what it held. An id that was set or cleared meanwhile stays so. */
   async load(): Promise<string> {
     const stored = await this.#keeper.load();
-    if (this.#lastEventId === '') this.#lastEventId = stored?.cursor ?? '';
+    if (!this.#isSet) this.#lastEventId = stored?.cursor ?? '';
     return this.#lastEventId;
   }
 
   /** Stores an id, at once where the store is synchronous; of several that wait only the newest is written. */
   set(id: string): void {
     this.#lastEventId = id;
+    this.#isSet = true;
     this.#keeper.save(id, []);
   }
 

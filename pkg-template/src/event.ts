@@ -48,7 +48,10 @@ export class StreamEvent<Type extends string = string, Payload = unknown> {
     return parsed.value;
   }
 
-  /** The envelope's payload where the data is an envelope, else the data as JSON, else undefined. */
+  /**
+   * The envelope's payload where the data is an envelope (an object with `event_id` and `payload`), else the data as JSON,
+   * else undefined.
+   */
   get payload(): Payload {
     const envelope = this.#envelope();
     if (envelope !== undefined) return envelope.payload as Payload;
@@ -87,6 +90,26 @@ export class StreamEvent<Type extends string = string, Payload = unknown> {
     return text(this.#envelope()?.correlation_id);
   }
 
+  /** `eventId`, in the envelope's own spelling. */
+  get event_id(): string | undefined {
+    return this.eventId;
+  }
+
+  /** `streamId`, in the envelope's own spelling. */
+  get stream_id(): string | undefined {
+    return this.streamId;
+  }
+
+  /** `traceId`, in the envelope's own spelling. */
+  get trace_id(): string | undefined {
+    return this.traceId;
+  }
+
+  /** `correlationId`, in the envelope's own spelling. */
+  get correlation_id(): string | undefined {
+    return this.correlationId;
+  }
+
   /** With the option `ack: 'manual'`: the app is done with this event, and the cursor may move past it. */
   ack(): void {
     ack(this);
@@ -98,10 +121,10 @@ export class StreamEvent<Type extends string = string, Payload = unknown> {
     return Number.isNaN(made) ? undefined : this.receivedAt - made;
   }
 
-  /** The event with its parsed fields, for `JSON.stringify` and the console. */
+  /** The event with its parsed fields, those of an envelope in its own spelling, for `JSON.stringify` and the console. */
   toJSON(): Record<string, unknown> {
-    const { type, data, id, payload, sequence, ts, receivedAt } = this;
-    return { type, id, data, payload, sequence, ts, receivedAt };
+    const { type, id, data, payload, event_id, ts, sequence, stream_id, trace_id, correlation_id, receivedAt } = this;
+    return { type, id, data, payload, event_id, ts, sequence, stream_id, trace_id, correlation_id, receivedAt };
   }
 
   #parsed(): { value: unknown } | { error: SyntaxError } {
@@ -116,13 +139,18 @@ export class StreamEvent<Type extends string = string, Payload = unknown> {
     return this.#json;
   }
 
-  /** An envelope is an object that has a payload, and says what it is or when it was made. */
+  /** An app's own events may well have a payload, a type and a time: what tells an envelope is its `event_id`. */
   #envelope(): Envelope | undefined {
     const parsed = this.#parsed();
     if (!('value' in parsed) || typeof parsed.value !== 'object' || parsed.value === null) return undefined;
     const value = parsed.value as Envelope;
-    return 'payload' in value && ('event_id' in value || 'ts' in value) ? value : undefined;
+    return 'payload' in value && (typeof value.event_id === 'string' || isReserved(this.type)) ? value : undefined;
   }
+}
+
+/** What servers say about a stream, always as envelopes, if some without id. */
+function isReserved(type: string): boolean {
+  return type.startsWith('control.') || type.startsWith('system.');
 }
 
 function text(value: unknown): string | undefined {

@@ -83,6 +83,8 @@ export class EventSource extends EventTarget {
       // To the native one these are events as any other.
       onControl: show,
       onHeartbeat: show,
+      // It is one of these, not a failure of the stream.
+      onSystemError: () => {},
       onResponse: (response) => {
         if (response.url !== '') this.#origin = new URL(response.url).origin;
       },

@@ -34,5 +34,6 @@ export function hostOf(weak: WeakRef<HostTarget>): Host {
     connected: (end) => safely(undefined, (target) => connected(target, end)),
     committed: (cursor, done) => safely(undefined, (target) => target.committed(cursor, done)),
     restore: () => safely(undefined, (target) => target.restore()),
+    lockHeld: (release) => safely(undefined, (target) => target.lockHeld(release)),
   };
 }

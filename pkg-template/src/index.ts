@@ -14,6 +14,8 @@ import { provideSource } from './loader.js';
 import type { ConnectOptions, Fresh } from './options.js';
 
 export * from './api.js';
+// Classes that want the core loaded: `await loadPolicies()` first, or be behind a connector that has opened.
+export * from './policies.js';
 
 export const version: typeof api.version = () => {
   provideSource(inlineWasm);

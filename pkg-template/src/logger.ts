@@ -62,6 +62,7 @@ export interface LogEntry {
   event: string;
   message: string;
   stream_id?: string;
+  trace_id?: string;
   details?: Record<string, unknown>;
   [context: string]: unknown;
 }
@@ -80,8 +81,10 @@ export interface LoggerLike {
   info(event: string, message: string, details?: Record<string, unknown>): unknown;
   warn(event: string, message: string, details?: Record<string, unknown>): unknown;
   error(event: string, message: string, details?: Record<string, unknown>): unknown;
-  /** Told when the server names the stream. */
+  /** Told when the server names the stream: in `control.open`, else in the first envelope of a connection that does. */
   setStreamId?(streamId: string): void;
+  /** Told of the option `traceId`, and when the server names the trace. */
+  setTraceId?(traceId: string): void;
 }
 
 export interface LoggerOptions {
@@ -89,6 +92,7 @@ export interface LoggerOptions {
   /** Default 'info'. */
   level?: LogLevel;
   streamId?: string;
+  traceId?: string;
   /** Default true. */
   enabled?: boolean;
   /** Added to each entry. */
@@ -132,6 +136,10 @@ export class Logger implements LoggerLike {
     this.#options.streamId = streamId;
   }
 
+  setTraceId(traceId: string): void {
+    this.#options.traceId = traceId;
+  }
+
   setLevel(level: LogLevel): void {
     this.#options.level = level;
   }
@@ -141,7 +149,7 @@ export class Logger implements LoggerLike {
   }
 
   #log(level: LogLevel, event: string, message: string, details: Record<string, unknown> = {}): LogEntry | undefined {
-    const { enabled = true, level: least = 'info', component = 'app', streamId, context = {} } = this.#options;
+    const { enabled = true, level: least = 'info', component = 'app', streamId, traceId, context = {} } = this.#options;
     if (!enabled || PRIORITY[level] < PRIORITY[least]) return undefined;
     const entry: LogEntry = {
       ...(redact(context) as Record<string, unknown>),
@@ -151,6 +159,7 @@ export class Logger implements LoggerLike {
       event,
       message: redact(message) as string,
       ...(streamId === undefined ? {} : { stream_id: streamId }),
+      ...(traceId === undefined ? {} : { trace_id: traceId }),
       ...(Object.keys(details).length === 0 ? {} : { details: redact(details) as Record<string, unknown> }),
     };
     const output = this.#options.output ?? console;

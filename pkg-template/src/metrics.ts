@@ -178,10 +178,12 @@ export class ClientMetrics {
     this.#count('reconnect_attempts_total', 1, 'reason', reason);
   }
 
+  /** Counted where the server showed that it goes on from the cursor; one that shows nothing is not counted either way. */
   incResumeSuccess(): void {
     this.#count('resume_success_total', 1);
   }
 
+  /** `reason` is the server's code for what it cannot resume, or why the request with the cursor did not become a stream. */
   incResumeFailure(reason = 'unknown'): void {
     this.#count('resume_failure_total', 1, 'reason', reason);
   }

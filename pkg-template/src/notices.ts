@@ -1,9 +1,9 @@
 // Which callback hears of which notice of the core.
 
-import type { ConnectOptions } from './options.js';
+import type { GivenOptions } from './options.js';
 
 /** The callback for notices of this kind; those of states and errors are dealt with by the connector itself. */
-export function callbackFor(options: ConnectOptions, kind: string): ((info: never) => unknown) | undefined {
+export function callbackFor(options: GivenOptions, kind: string): ((info: never) => unknown) | undefined {
   switch (kind) {
     case 'open': return options.onOpen;
     case 'close': return options.onClose;

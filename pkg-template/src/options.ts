@@ -35,8 +35,9 @@ export const TransitionReason = {
 export type TransitionReason = (typeof TransitionReason)[keyof typeof TransitionReason];
 
 /**
- * Why no further attempt is made. `onGiveUp` hears of the first two; an end that the app asked for is no giving up, and is
- * told by `onClose`: the other two are for code that names such ends.
+ * Why no further attempt is made. A connector's `onGiveUp` hears of the first two; an end that the app asked for is no giving
+ * up, and is told by `onClose`. The other two are what a `ReconnectManager` says after its `stop()`, and without
+ * `autoReconnect`.
  */
 export const GiveUpReason = {
   MAX_ATTEMPTS_REACHED: 'max_attempts_reached',
@@ -46,7 +47,7 @@ export const GiveUpReason = {
 } as const;
 export type GiveUpReason = (typeof GiveUpReason)[keyof typeof GiveUpReason];
 
-/** What follows when the server cannot replay. */
+/** What follows when the server cannot replay; `CALLBACK` lets `onCannotResume` decide. */
 export const CannotResumeFallback = {
   START_FRESH: 'start_fresh',
   CLOSE: 'close',
@@ -126,7 +127,28 @@ export interface RetryPolicy {
   multiplier?: number;
 }
 
+/** A policy with everything in it. */
+export type FullRetryPolicy = Readonly<Required<Omit<RetryPolicy, 'jitterKind'>>>;
+
+/** What holds where `retryPolicy` says nothing. */
+export const DEFAULT_RETRY_POLICY: FullRetryPolicy = {
+  baseDelayMs: 1_000,
+  maxDelayMs: 30_000,
+  maxAttempts: Infinity,
+  maxRetryTimeMs: Infinity,
+  jitterPct: 0.2,
+  multiplier: 2,
+};
+
+/** The same as a class: `new RetryPolicy({ maxAttempts: 5 })` has all fields, those that are not given by default. */
+export const RetryPolicy: new (policy?: RetryPolicy) => FullRetryPolicy & RetryPolicy = class {
+  constructor(policy: RetryPolicy = {}) {
+    Object.assign(this, DEFAULT_RETRY_POLICY, policy);
+  }
+} as never;
+
 export interface OpenInfo {
+  /** The address that was asked, absolute; without what `lastEventIdParam` adds. */
   url: string;
   /** Connections before this one. */
   reconnectCount: number;
@@ -136,7 +158,7 @@ export interface OpenInfo {
   lastEventId?: string;
 }
 export interface CloseInfo {
-  /** `client_close`, `reconnect`, `network_error`, `stream_ended`, `liveness_timeout`, `gap`, `server_shutdown`, an error's code … */
+  /** A `DisconnectReason`, or what another server says in `control.close`. */
   reason: string;
   willReconnect: boolean;
   /** Milliseconds until the next attempt. */
@@ -195,14 +217,21 @@ export interface CannotResumeInfo {
   /** How many events are missing, where it is known. */
   missing?: number;
 }
+/** What `onCannotResume` may answer. */
+export type CannotResumeDecision = 'start_fresh' | 'close';
 export interface StateChangeInfo {
   from: ConnectionState;
   to: ConnectionState;
   reason: TransitionReason;
 }
 
-/** Everything that can be set. */
-export interface ConnectOptions<Map extends object = EventMap> {
+/** Everything that can be set. `null` counts as absent. */
+export type ConnectOptions<Map extends object = EventMap> = {
+  [Name in keyof GivenOptions<Map>]?: GivenOptions<Map>[Name] | null;
+};
+
+/** The same without null. */
+export interface GivenOptions<Map extends object = EventMap> {
   // Callbacks. What they throw is reported and changes nothing, but for onEvent: see onHandlerError.
   /** Each event, once and in order. May return a promise: the next event waits for it, and so does the cursor. */
   onEvent?: (event: StreamEventOf<Map>) => unknown;
@@ -215,17 +244,30 @@ export interface ConnectOptions<Map extends object = EventMap> {
   onHeartbeat?: (event: StreamEvent) => void;
   /** `control.*` and other `system.*` events. */
   onControl?: (event: StreamEvent) => void;
+  /**
+   * `system.error` events: something failed on the server, and the stream goes on. Without this they are told to onError as
+   * `server_error`. onControl hears of them, too.
+   */
+  onSystemError?: (event: StreamEvent) => void;
   onDuplicate?: (info: DuplicateInfo) => void;
   onOutOfOrder?: (info: OutOfOrderInfo) => void;
   /** Events are missing that the server does not have. */
   onGap?: (info: GapInfo) => void;
   onLivenessFailure?: (info: LivenessFailureInfo) => void;
-  /** The server can no longer replay from the cursor. */
-  onCannotResume?: (info: CannotResumeInfo) => void;
+  /**
+   * The server can no longer replay from the cursor. With `cannotResumeFallback: 'callback'` the answer, or what its promise
+   * resolves to, decides what follows; whatever is not 'close' goes on.
+   */
+  onCannotResume?: (info: CannotResumeInfo) => CannotResumeDecision | void | PromiseLike<CannotResumeDecision | void>;
   onResumeAttempt?: (info: { lastEventId: string }) => void;
   onStateChange?: (info: StateChangeInfo) => void;
 
   // Handling
+  /**
+   * Asked before each event is checked and handed out: false skips it, and counts it as processed. What it throws is treated
+   * as what onEvent throws.
+   */
+  shouldProcess?: (event: StreamEventOf<Map>) => boolean;
   /** What follows when onEvent throws or rejects: report and go on, report and call again, report and stop. Default 'skip'. */
   onHandlerError?: 'skip' | 'retry' | 'stop';
   /**
@@ -255,11 +297,14 @@ export interface ConnectOptions<Map extends object = EventMap> {
   schemas?: { readonly [Type in keyof Map]?: StandardSchemaV1<unknown, Map[Type]> };
   /** A payload is not what its schema says. Without this it is told to onError, as `invalid_event`. */
   onInvalid?: (info: InvalidInfo) => void;
-  /** What follows: report and count it as processed, report and stop before it, report and hand it over as it came. Default 'skip'. */
+  /**
+   * What follows: report and count it as processed, report and stop before it (onClose hears `invalid_event`), report and hand
+   * it over as it came. There is no 'retry' as with onHandlerError: the same payload would be refused again. Default 'skip'.
+   */
   onInvalidEvent?: 'skip' | 'stop' | 'deliver';
 
   // Retry
-  retryPolicy?: RetryPolicy;
+  retryPolicy?: { [Name in keyof RetryPolicy]?: RetryPolicy[Name] | null };
   /** Default true. */
   autoReconnect?: boolean;
   /** How long a connection must be up before earlier failures are forgiven. Default 5,000 ms. */
@@ -270,7 +315,8 @@ export interface ConnectOptions<Map extends object = EventMap> {
   // Resume
   /**
    * Keep the cursor, so that a reload or a restart resumes: in `eventIdStorage`, else in sessionStorage for this tab and
-   * localStorage for new ones. Default false; true where an `eventIdStorage` is given.
+   * localStorage for new ones. Where there is no page (a worker, Node) and no `eventIdStorage` it is kept in memory, and
+   * ends with the connector. Default false; true where an `eventIdStorage` is given.
    */
   persistLastEventId?: boolean;
   /** Where the cursor is kept, in place of the browser's storage: one of ours, or any object with the three methods. */
@@ -278,8 +324,9 @@ export interface ConnectOptions<Map extends object = EventMap> {
   /** Name of the stored cursor. Default: origin and path of the URL, never its query. */
   persistKey?: string;
   /**
-   * What follows when the server cannot resume: go on with what it still has; close, with the cursor kept; or go on, and
-   * leave the rest to onCannotResume ('callback'). Default 'start_fresh'.
+   * What follows when the server cannot resume: go on with what it still has; close, with the cursor kept; or what
+   * onCannotResume answers ('callback'). Until it has, no event is handed out and the stored cursor stays. Default
+   * 'start_fresh'.
    */
   cannotResumeFallback?: CannotResumeFallback;
 
@@ -306,7 +353,8 @@ export interface ConnectOptions<Map extends object = EventMap> {
   outOfOrderPolicy?: OutOfOrderPolicy;
   /**
    * Early events that wait for a missing one; with 'REORDER', those of other streams that pass meanwhile count, too.
-   * When it is full, the gap is fetched or told at once. Default 256, at most `dedupeMaxSize` with 'REORDER'.
+   * When it is full, the gap is fetched or told at once. At most `dedupeMaxSize` with 'REORDER'. Default 256, or
+   * `dedupeMaxSize` where that is less.
    */
   reorderMaxEvents?: number;
   /** Bytes of the events that wait. Default 4 MiB. */
@@ -390,7 +438,7 @@ export interface ConnectOptions<Map extends object = EventMap> {
   enableMetrics?: boolean;
   /** Takes the metrics, `sse_client_…`: one of ours, or any object with the three methods. Default: none are made. */
   metricsSink?: MetricsSink;
-  /** Observe `sse_client_event_lag_ms`, for the last event of each chunk: it costs a look into its JSON. Default true. */
+  /** Observe `sse_client_event_lag_ms` of each event: it costs a look into its JSON. Default true. */
   trackEventLag?: boolean;
 }
 

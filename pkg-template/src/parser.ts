@@ -1,6 +1,6 @@
 // The connector's own parser, for bytes that come from elsewhere: a file, a test, a proxy.
 
-import { loadCore } from './core.js';
+import { instanceNow, loadCore } from './core.js';
 import { StreamParser } from './glue/core.js';
 
 /** One event, as the parser found it. */
@@ -30,6 +30,7 @@ const VALUES = 5;
 /** Reads one body piece by piece; however it is cut, the events are the same. Made by `createSSEParser`. */
 export class SSEParser {
   readonly #parser: StreamParser;
+  readonly #instance = instanceNow();
   readonly #encoder = new TextEncoder();
 
   /** @internal */
@@ -59,7 +60,7 @@ export class SSEParser {
 
   /** Frees its memory in the core, which the garbage collector would do later. */
   free(): void {
-    this.#parser.free();
+    if (this.#instance === instanceNow()) this.#parser.free();
   }
 }
 

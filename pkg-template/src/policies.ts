@@ -1,11 +1,11 @@
-// The entry point `holdfast-sse/policies`: the client's policies by themselves, for apps that drive a connection of their
-// own. Each class is thin; what it decides is decided by the code that a connector runs.
+// The entry point `holdfast-sse/policies`, and part of `holdfast-sse`: the client's policies by themselves, for apps that drive
+// a connection of their own. Each class is thin; what it decides is decided by the code that a connector runs.
 //
 // The core loads asynchronously and constructors are synchronous: await `loadPolicies()` once, before the first `new`.
 
 /// <reference lib="esnext.disposable" preserve="true" />
 
-import { loadCore } from './core.js';
+import { instanceNow, loadCore } from './core.js';
 import { createEventIdStore, EventIdStore } from './event-id-store.js';
 import { failureOf } from './errors.js';
 import { Policies, transitions } from './glue/core.js';
@@ -233,6 +233,7 @@ export class DedupeCache {
   readonly #options: DedupeCacheOptions;
   readonly #now: Clock;
   #policy: Policies;
+  #instance = instanceNow();
 
   constructor(options: DedupeCacheOptions = {}) {
     this.#options = options;
@@ -252,8 +253,10 @@ export class DedupeCache {
 
   /** Forgets all. */
   clear(): void {
-    this.#policy.free();
+    // Its memory may be gone with a core that failed.
+    if (this.#instance === instanceNow()) this.#policy.free();
     this.#policy = this.#fresh();
+    this.#instance = instanceNow();
   }
 
   #fresh(): Policies {

@@ -17,11 +17,12 @@ export interface PumpHost {
   leave(): void;
   /** Tells of a heartbeat, a control event or an id without an event; never throws. */
   tell(kind: number, event: StreamEvent): void;
-  notice(notice: Notice): void;
+  /** Tells of a notice. A promise holds all that follows back; if it gives a reason, the stream stops before the notice. */
+  notice(notice: Notice): PromiseLike<string | undefined> | undefined;
   /** A handler failed: skip the event, stop, or call the handler again after so many milliseconds. */
   failed(error: unknown, event: StreamEvent, tries: number): 'skip' | 'stop' | number;
-  /** Stops the stream, as a handler's failure wants it. */
-  stop(): void;
+  /** Stops the stream, as a handler's failure wants it, or for this reason. */
+  stop(reason?: string): void;
   /** `started` has gone back while the stream is closed: the core must hear of it before the next connection. */
   givenBack(): void;
   /** The record with this token was finished, not within the call that delivered it. */
@@ -63,6 +64,8 @@ export class Pump {
   readonly #batches: Batch[] = [];
   /** Their handler is at work, or is to be called again. */
   readonly #working = new Set<Flight>();
+  /** A notice that the app has to decide about; nothing is handed out meanwhile. */
+  #undecided: { readonly token: number } | undefined;
   /** Handled, and waiting for the app's ack. */
   readonly #unacked = new Set<Flight>();
   #open = true;
@@ -81,6 +84,8 @@ export class Pump {
   close(): void {
     this.#open = false;
     this.#batches.length = 0;
+    if (this.#undecided !== undefined) this.#giveBack(this.#undecided.token);
+    this.#undecided = undefined;
     for (const { timer, token } of this.#working) if (timer !== undefined) this.#giveBack(token);
   }
 
@@ -112,11 +117,11 @@ export class Pump {
 
   /** Whether there is nothing to hand out and no handler at work. */
   get isIdle(): boolean {
-    return !this.#running && this.#batches.length === 0 && this.#working.size === 0;
+    return !this.#running && this.#undecided === undefined && this.#batches.length === 0 && this.#working.size === 0;
   }
 
   get #isBusy(): boolean {
-    if (this.#working.size >= this.#concurrency) return true;
+    if (this.#undecided !== undefined || this.#working.size >= this.#concurrency) return true;
     return this.#unackedMax !== undefined && this.#working.size + this.#unacked.size >= this.#unackedMax;
   }
 
@@ -185,13 +190,38 @@ export class Pump {
     batch.next += 1;
     this.started = batch.token(index);
     try {
-      if (kind === Kind.notice) this.#host.notice(batch.notice(index));
-      else this.#host.tell(kind, batch.event(index));
+      if (kind === Kind.notice) {
+        const decision = this.#host.notice(batch.notice(index));
+        if (decision !== undefined) return this.#await(decision, batch.token(index));
+      } else {
+        this.#host.tell(kind, batch.event(index));
+      }
     } catch (error) {
       // A flaw of ours: no reason for the stream to stand still.
       reportUnhandled(error);
     }
     return true;
+  }
+
+  /** The record is not finished before the app has decided; a stop or reconnect gives it back. */
+  #await(decision: PromiseLike<string | undefined>, token: number): false {
+    if (!this.#open) {
+      this.#giveBack(token);
+      return false;
+    }
+    const undecided = { token };
+    this.#undecided = undecided;
+    void decision.then((reason) => {
+      if (this.#undecided !== undecided) return;
+      if (reason !== undefined) {
+        this.#host.stop(reason);
+        return;
+      }
+      this.#undecided = undefined;
+      this.#host.done(token);
+      this.#run();
+    });
+    return false;
   }
 
   /** Whether the record is finished, now that its handler returned or threw. */

@@ -95,8 +95,9 @@ export function useSSEConnection<Event = unknown>(props: SSEConnectionOptions<Ev
 const NOT_YET = { connector: undefined, state: 'idle' } as const;
 
 function jsonOf(source: StreamEvent): unknown {
+  const { payload } = source;
   // What is no JSON throws here, with the event's name and id.
-  return source.payload ?? source.json();
+  return payload === undefined ? source.json() : payload;
 }
 
 /** The options as they are now, but each function as it is when it is called. */

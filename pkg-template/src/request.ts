@@ -1,11 +1,11 @@
 // Makes the request that the core asks for, with all that an app can say about it, and shows the app its response.
 
 import { reportUnhandled } from './errors.js';
-import type { ConnectOptions, Fresh, ResumedRequest } from './options.js';
+import type { Fresh, GivenOptions, ResumedRequest } from './options.js';
 
 /** What of the options concerns requests. None of them sees the events, so that their types do not matter here. */
 export type RequestOptions = Pick<
-  ConnectOptions,
+  GivenOptions,
   'method' | 'body' | 'replayRequest' | 'resumeRequest' | 'onResponse' | 'requestInit' | 'fetch'
 >;
 
@@ -18,17 +18,32 @@ export function isRepeatable({ method = 'GET', body, replayRequest, resumeReques
 /** The requests of one stream, one after the other. */
 export class Requests {
   readonly #url: Fresh<string | URL>;
-  readonly #options: RequestOptions & Pick<ConnectOptions, 'headers'>;
+  readonly #options: RequestOptions & Pick<GivenOptions, 'headers'>;
   #isFirst = true;
+  /** What a function gave as the URL, the last time. */
+  #asked: unknown;
 
-  constructor(url: Fresh<string | URL>, options: RequestOptions & Pick<ConnectOptions, 'headers'>) {
+  constructor(url: Fresh<string | URL>, options: RequestOptions & Pick<GivenOptions, 'headers'>) {
     this.#url = url;
     this.#options = options;
   }
 
   /** The value that `url` or `headers` has now. */
   async ask(option: string): Promise<unknown> {
-    return fresh<unknown>(option === 'url' ? this.#url : this.#options.headers);
+    if (option !== 'url') return fresh<unknown>(this.#options.headers);
+    this.#asked = await fresh<unknown>(this.#url);
+    return this.#asked;
+  }
+
+  /** The address of the stream, absolute: the last one that a function gave; empty before that. */
+  get address(): string {
+    const url = typeof this.#url === 'function' ? this.#asked : this.#url;
+    if (url === undefined) return '';
+    try {
+      return new URL(String(url), typeof location === 'undefined' ? undefined : location.href).href;
+    } catch {
+      return String(url);
+    }
   }
 
   /** See `sendRequest`. */
@@ -68,6 +83,8 @@ async function sendRequest(
     }
   }
   new Headers(resumed?.headers).forEach((value, name) => (base.headers as Headers).set(name, value));
+  // The stream may have been stopped while the app was asked.
+  base.signal?.throwIfAborted();
   const send = options.fetch ?? fetch;
   const response = await send(addressOf(resumed, url), init);
   if (onResponse === undefined) return response;
@@ -86,9 +103,4 @@ function addressOf(resumed: ResumedRequest | undefined, url: string): string {
 
 function fresh<T>(value: Fresh<T>): T | Promise<T> {
   return typeof value === 'function' ? (value as () => T | Promise<T>)() : value;
-}
-
-/** What the app is told as the URL: never what a function gave, which may hold a token. */
-export function shownUrl(url: Fresh<string | URL>): string {
-  return typeof url === 'function' ? '' : String(url);
 }

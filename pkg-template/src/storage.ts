@@ -1,7 +1,7 @@
 // Stores for the cursor that an app picks or brings along, and what drives them. What a browser keeps by default is
 // in `src/web/storage.rs`.
 
-import type { ConnectOptions } from './options.js';
+import type { GivenOptions } from './options.js';
 
 /**
  * A store for one stream's cursor: any object with these three methods, each of which may be asynchronous.
@@ -259,8 +259,13 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function';
 }
 
+/** Whether the cursor is to be kept where there is no place for it but memory. */
+export function isForgetful({ eventIdStorage, persistLastEventId }: GivenOptions): boolean {
+  return persistLastEventId === true && eventIdStorage === undefined && typeof document === 'undefined';
+}
+
 /** What drives the app's own store, where it brought one along and did not switch it off. */
-export function keeperFor(options: ConnectOptions, host: KeeperHost): StoreKeeper | undefined {
+export function keeperFor(options: GivenOptions, host: KeeperHost): StoreKeeper | undefined {
   const { eventIdStorage, persistLastEventId, timeout } = options;
   if (eventIdStorage === undefined || persistLastEventId === false) return undefined;
   return new StoreKeeper(eventIdStorage, timeout, host);

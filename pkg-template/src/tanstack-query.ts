@@ -45,7 +45,7 @@ export function useSSEQueryInvalidation<Event = unknown>(props: SSEQueryInvalida
       },
       onCannotResume: (info) => {
         maybeMissed();
-        options?.onCannotResume?.(info);
+        return options?.onCannotResume?.(info);
       },
     },
   });

@@ -148,6 +148,7 @@ pub enum CannotResumeFallback {
     StartFresh,
     /// Close the stream; the cursor stays.
     Close,
-    /// Go on, and leave the rest to the app's callback.
+    /// The app decides. The machine goes on; the driver leaves the notice unfinished until the app has decided, so that the
+    /// stored cursor stays, and stops before it where the app wants that.
     Callback,
 }

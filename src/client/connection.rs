@@ -4,7 +4,7 @@ use super::backoff::{Exhausted, RETRY_AFTER_MS_MAX};
 use super::io::Output;
 use super::machine::Client;
 use super::notice::{Code, GiveUpReason, Notice, describe_parse_error};
-use super::response::{Decision, Head, Verdict, describe_head, judge};
+use super::response::{Decision, Head, Verdict, close_reason, describe_head, judge};
 use super::state::{State, TransitionReason};
 use super::timers::Timer;
 use crate::wire::Parser;
@@ -46,11 +46,12 @@ impl Client {
     pub(super) fn refused(&mut self, code: Code, head: &Head, will_retry: bool) {
         self.abort();
         let failure = Failure { code, message: describe_head(code, head), status: Some(head.status) };
+        let reason = close_reason(code, head);
         if will_retry {
-            self.lost(code.as_str(), head.retry_after_ms, Some(failure));
+            self.lost(reason, head.retry_after_ms, Some(failure));
         } else {
             self.tell(failure, false);
-            self.close(TransitionReason::Refused, code.as_str());
+            self.close(TransitionReason::Refused, reason);
         }
     }
 
@@ -162,12 +163,13 @@ impl Client {
     /// An attempt or a stream failed for a reason that the app can be given.
     pub(super) fn failed(&mut self, code: Code, message: String, retry: bool) {
         let failure = Failure { code, message, status: None };
+        let own = if code == Code::ConnectTimeout { "client_timeout" } else { code.as_str() };
         if retry && self.may_repeat() {
             let reason = self.intake.effects.close_reason.take();
-            self.lost(reason.as_deref().unwrap_or("network_error"), None, Some(failure));
+            self.lost(reason.as_deref().unwrap_or(own), None, Some(failure));
         } else {
             self.tell(failure, false);
-            self.close(TransitionReason::Refused, code.as_str());
+            self.close(TransitionReason::Refused, own);
         }
     }
 

@@ -74,6 +74,13 @@ pub enum Input<'a> {
         /// The last record that the app was given.
         started: u64,
     },
+    /// The same, told as another reason than `client_close`: the app's signal, or what the app made of an event.
+    StopFor {
+        /// The last record that the app was given.
+        started: u64,
+        /// What the close is told with.
+        reason: &'a str,
+    },
     /// The app wants a new connection at once; records behind this token were never given to it.
     Reconnect {
         /// The last record that the app was given.

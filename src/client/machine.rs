@@ -131,7 +131,8 @@ impl Client {
             Input::Hidden => self.hidden(),
             Input::Visible => self.visible(),
             Input::Awake => self.awake(),
-            Input::Stop { started } => self.stop(started),
+            Input::Stop { started } => self.stop(started, "client_close"),
+            Input::StopFor { started, reason } => self.stop(started, reason),
             Input::Reconnect { started } => self.reconnect(started),
             Input::ClearCursor => self.clear_cursor(),
         }
@@ -343,10 +344,10 @@ impl Client {
         }
     }
 
-    pub(super) fn stop(&mut self, started: u64) {
+    pub(super) fn stop(&mut self, started: u64, reason: &str) {
         self.abort();
         self.intake.give_back_after(started);
-        self.close(TransitionReason::Stop, "client_close");
+        self.close(TransitionReason::Stop, reason);
     }
 
     pub(super) fn reconnect(&mut self, started: u64) {

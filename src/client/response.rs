@@ -80,6 +80,16 @@ pub(crate) fn judge(head: &Head, was_open: bool, can_refresh: bool) -> Verdict {
     }
 }
 
+/// The `DisconnectReason` of an answer that is no stream.
+pub(crate) fn close_reason(code: Code, head: &Head) -> &'static str {
+    match (code, head.status) {
+        (Code::HttpStatus, 429) => "rate_limited",
+        (Code::HttpStatus, 503) => "overload_reject",
+        (Code::HttpStatus, 500..=599) => "server_error",
+        _ => code.as_str(),
+    }
+}
+
 /// A sentence a person can act on.
 pub(crate) fn describe_head(code: Code, head: &Head) -> String {
     match code {

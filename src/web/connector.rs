@@ -57,9 +57,14 @@ impl Connector {
         self.driver.begin(Input::Connect);
     }
 
-    /// Ends the stream. Records behind the token `started` were never given to the app.
-    pub fn stop(&self, started: f64) {
-        self.driver.input(Input::Stop { started: started as u64 });
+    /// Ends the stream, for a reason other than `client_close` where one is given. Records behind the token `started`
+    /// were never given to the app.
+    pub fn stop(&self, started: f64, reason: Option<String>) {
+        let started = started as u64;
+        match reason {
+            None => self.driver.input(Input::Stop { started }),
+            Some(reason) => self.driver.input(Input::StopFor { started, reason: &reason }),
+        }
     }
 
     /// Makes a new connection at once. Records behind the token `started` were never given to the app.

@@ -181,12 +181,19 @@ impl Driver {
                 self.client.borrow_mut().handle_input(now_ms(), Input::Restored(record));
             }
             Output::Request(request) => {
-                let driver = Rc::downgrade(self);
-                self.store.borrow_mut().hold(move |message| {
-                    if let Some(driver) = driver.upgrade() {
-                        driver.storage_problem(Some(message));
-                    }
-                });
+                let (driver, holder) = (Rc::downgrade(self), Rc::downgrade(self));
+                self.store.borrow_mut().hold(
+                    move |message| {
+                        if let Some(driver) = driver.upgrade() {
+                            driver.storage_problem(Some(message));
+                        }
+                    },
+                    move |release| {
+                        if let Some(driver) = holder.upgrade() {
+                            driver.host.lock_held(release);
+                        }
+                    },
+                );
                 *self.transport.borrow_mut() = Some(transport::start(self, request));
             }
             Output::Abort(id) => {

@@ -31,6 +31,8 @@ export interface Host {
   committed(cursor: string, done: string[] | undefined): void;
   /** Load the cursor from the app's own store; answered with `restored`. */
   restore(): void;
+  /** The lock on the stored cursor is ours. The core releases it by itself, unless it fails: then others must. */
+  lockHeld(release: () => void): void;
 }
 /** One of the core's notices; `kind` names the callback. */
 export type Notice = { kind: string } & Record<string, unknown>;
@@ -85,6 +87,9 @@ extern "C" {
 
     #[wasm_bindgen(method, structural)]
     pub(crate) fn restore(this: &Host);
+
+    #[wasm_bindgen(method, structural, js_name = lockHeld)]
+    pub(crate) fn lock_held(this: &Host, release: &Function);
 }
 
 impl Host {

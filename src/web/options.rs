@@ -11,7 +11,7 @@ use wasm_bindgen::prelude::*;
 use self::fields::{Fields, InvalidOption, describe};
 use crate::client::{CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, RetryPolicy};
 
-const CALLBACKS: [&str; 19] = [
+const CALLBACKS: [&str; 21] = [
     "onEvent",
     "onOpen",
     "onClose",
@@ -20,6 +20,7 @@ const CALLBACKS: [&str; 19] = [
     "onGiveUp",
     "onHeartbeat",
     "onControl",
+    "onSystemError",
     "onDuplicate",
     "onOutOfOrder",
     "onGap",
@@ -27,6 +28,7 @@ const CALLBACKS: [&str; 19] = [
     "onCannotResume",
     "onResumeAttempt",
     "onStateChange",
+    "shouldProcess",
     "onResponse",
     "onInvalid",
     "resumeRequest",
@@ -151,7 +153,8 @@ impl WebOptions {
         let persist = root.flag("persistLastEventId")?;
         let has_store = check_methods(&root, "eventIdStorage", &["get", "set", "clear"])?;
         let app_keeps_cursor = has_store && persist != Some(false);
-        let persist = persist.unwrap_or(false) && !app_keeps_cursor;
+        // Workers and Node have no storage of a page's: there the cursor is kept in memory.
+        let persist = persist.unwrap_or(false) && !app_keeps_cursor && web_sys::window().is_some();
         let persist_key = root.string("persistKey")?;
         let persist_key = match (persist, persist_key, &known_url) {
             (false, _, _) => None,

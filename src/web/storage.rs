@@ -4,8 +4,8 @@
 //! localStorage stands what a new tab begins with; of several tabs only the holder of a Web Lock writes it, so that
 //! they do not take turns with cursors of different age.
 //!
-//! Storage may be full, denied, corrupt or not there at all (a worker). Then the stream goes on from memory, and
-//! the app is told once. Stores that an app brings along are driven in TypeScript.
+//! Storage may be full, denied or corrupt. Then the stream goes on from memory, and the app is told once. Where there is
+//! no page (a worker, Node) none is looked for. Stores that an app brings along are driven in TypeScript.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -48,8 +48,9 @@ impl CursorStore {
         Self { key, shared: Rc::default(), lock: None }
     }
 
-    /// The stream begins: this tab wants to be the one that writes localStorage. `tell` hears of what fails then.
-    pub(crate) fn hold(&mut self, tell: impl Fn(String) + 'static) {
+    /// The stream begins: this tab wants to be the one that writes localStorage. `tell` hears of what fails then, `held` how
+    /// the lock is released by others than us.
+    pub(crate) fn hold(&mut self, tell: impl Fn(String) + 'static, held: impl Fn(&Function) + 'static) {
         if self.lock.as_ref().is_some_and(|lock| !lock.ends_at_once.get()) {
             return;
         }
@@ -76,6 +77,7 @@ impl CursorStore {
                     *left = Some(present(&key));
                 }
             },
+            held,
         );
     }
 
@@ -246,7 +248,12 @@ struct TabLock {
 
 impl TabLock {
     /// `None` where there are no locks (an old browser, or a page that is not secure): then every tab writes.
-    fn request(name: &str, on_taken: impl Fn() + 'static, on_granted: impl Fn() + 'static) -> Option<Self> {
+    fn request(
+        name: &str,
+        on_taken: impl Fn() + 'static,
+        on_granted: impl Fn() + 'static,
+        held: impl Fn(&Function) + 'static,
+    ) -> Option<Self> {
         let locks = Reflect::get(&global("navigator")?, &"locks".into()).ok()?;
         let request = as_function(&Reflect::get(&locks, &"request".into()).ok()?)?;
         let controller = web_sys::AbortController::new().ok()?;
@@ -261,7 +268,11 @@ impl TabLock {
             if is_over.get() {
                 return JsValue::UNDEFINED;
             }
-            Promise::new(&mut |resolve, _| *resolver.borrow_mut() = Some(resolve)).into()
+            Promise::new(&mut |resolve, _| {
+                held(&resolve);
+                *resolver.borrow_mut() = Some(resolve);
+            })
+            .into()
         });
         // Asks without waiting whether another tab has it.
         let probe = js_sys::Object::new();

@@ -20,6 +20,7 @@ function Stream({ round, plain, keep, ...props }) {
     onError: ({ code, message }) => { log.errors.push([code, message]); },
     options: {
       retryPolicy: { baseDelayMs: 20 },
+      onControl: null,
       persistLastEventId: keep ?? false,
       headers: async () => ({ 'x-round': String(round) }),
     },

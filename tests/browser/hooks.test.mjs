@@ -120,6 +120,17 @@ for (const strict of [false, true]) {
   });
 }
 
+test('onEvent gets what the data says: an app\'s own union as it is, of an envelope its payload, also null', async (t) => { // S10, S12
+  const { state, events, log } = await mount(t);
+  await state('true open');
+  const union = { type: 'comment-added', payload: { count: 3 }, ts: '2026-01-01T00:00:00Z' };
+  const envelope = { ...union, event_id: '0191a7c0-0000-7000-8000-000000000001' };
+  const all = [union, envelope, { ...envelope, payload: null }, null];
+  send(all.map((data, index) => `id: ${index}\ndata: ${JSON.stringify(data)}\n\n`).join(''));
+  await events(4);
+  assert.deepEqual((await log()).events.map(([event]) => event), [union, { count: 3 }, null, null]);
+});
+
 test('new callbacks make no new connection, and it is the latest that is called', async (t) => { // S10
   const { state, events, change, log } = await mount(t);
   await state('true open');

@@ -7,7 +7,16 @@ import { unpackPackage } from '../support/package.mjs';
 import { serveSite } from '../support/site.mjs';
 import { events, headers } from '../support/stream.mjs';
 
-const html = `<!doctype html><title>storage</title><script type="module">
+const html = `<!doctype html><title>storage</title><script>
+  // Notes the memory of the core: the package gives none out.
+  window.memories = [];
+  const { instantiate } = WebAssembly;
+  WebAssembly.instantiate = async (...given) => {
+    const made = await instantiate(...given);
+    memories.push((made.instance ?? made).exports.memory);
+    return made;
+  };
+</script><script type="module">
   import * as holdfast from '/holdfast-sse/index.js';
   window.holdfast = holdfast;
   window.got = [];
@@ -122,6 +131,24 @@ test('a tab without the lock does not write for new tabs', { timeout: 20_000 }, 
   await tab.waitForFunction(() => cursorIn(sessionStorage) === '3');
   assert.notEqual((await cursors(tab))[0], '3');
   await holder.close();
+  await tab.waitForFunction(() => cursorIn(localStorage) === '3');
+});
+
+test('a core that failed gives its lock back: the new one writes for new tabs', { timeout: 20_000 }, async (t) => { // K7
+  last = 2;
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const tab = await open(context);
+  await tab.evaluate(() => follow(2));
+  await tab.waitForFunction(async () => cursorIn(localStorage) === '2' && await holder() === 1);
+  await tab.evaluate(() => {
+    new Uint8Array(memories[0].buffer).fill(0xff);
+    connector.reconnect();
+  });
+  await tab.waitForFunction(() => connector.getStats().connectionsOpened === 1 && connector.state === 'open');
+  publish();
+  await reached(tab, 3);
+  await tab.waitForFunction(async () => (await navigator.locks.query()).pending.length === 0 && await holder() === 1);
   await tab.waitForFunction(() => cursorIn(localStorage) === '3');
 });
 

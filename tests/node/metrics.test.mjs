@@ -25,7 +25,8 @@ async function story(t, options) {
       response.write(`${envelope(1, made)}${envelope(2, made)}${envelope(2, made)}${envelope(3, made)}${late}`);
       response.end();
     } else if (attempt === 2) {
-      response.end(control('open', { stream_id: 'stream-x' }) + envelope(4, made, 4));
+      const replayed = control('replay_end', { reason: 'replay_complete', eventCount: 1, truncated: false });
+      response.end(control('open', { stream_id: 'stream-x' }) + envelope(4, made, 4) + replayed);
     } else {
       response.write(control('open', { stream_id: 'stream-x' }) + control('cannot_resume', { code: 'buffer_expired' }));
       response.write(event(5));
@@ -67,7 +68,7 @@ test('a connector records all the metrics under their names', async (t) => { // 
   });
   assert.deepEqual(gauges, { sse_client_connection_state: 4 });
   const lags = histograms.sse_client_event_lag_ms;
-  assert.ok(lags.length >= 1 && lags.every((lag) => lag >= 4_900 && lag < 60_000), String(lags));
+  assert.ok(lags.length === 4 && lags.every((lag) => lag >= 4_900 && lag < 60_000), `each event with a time: ${lags}`);
   assert.equal(counters.sse_client_events_received_total, connector.getStats().eventsReceived);
   assert.equal(metricsSink.getCounter('sse_client_reconnect_attempts_total', { reason: 'stream_ended' }), 2);
   assert.equal(metricsSink.getGauge('sse_client_connection_state'), 4);
@@ -199,6 +200,109 @@ test('the log of a stream', async (t) => { // K13, K27
   assert.match(open.details.url, /^http:\/\/127\.0\.0\.1:\d+\/stream\?\[REDACTED\]$/);
   assert.equal(lines.find((line) => line.event === LogEvent.RESUME_CANNOT_RESUME).method, 'warn');
   assert.ok(!JSON.stringify(lines).includes('hidden'), 'no token of the address');
+});
+
+/** A stream of answers, one a connection, until the last has been given and `until` holds. */
+async function observed(t, answers, options, until) {
+  const metricsSink = createInMemorySink();
+  const { lines, output } = recorder();
+  const { url } = await serve(t, (request, response, attempt) => answers[Math.min(attempt, answers.length) - 1](response, request));
+  const connector = connectSSE(url, {
+    ...quick, metricsSink, logger: createClientLogger({ level: LogLevel.DEBUG, output }), onError: () => {}, ...options,
+  });
+  t.after(() => connector.dispose());
+  const logged = () => lines.map((line) => line.event);
+  while (!until(logged(), connector)) await new Promise((resolve) => setImmediate(resolve));
+  return { connector, lines, logged, counters: metricsSink.toJSON().counters, sink: metricsSink };
+}
+const stream = (...texts) => (response) => {
+  response.writeHead(200, headers);
+  for (const text of texts) response.write(text);
+};
+const ended = (...texts) => (response) => response.writeHead(200, headers).end(texts.join(''));
+
+test('a close without an open is not counted as one', async (t) => { // K12
+  const { counters, logged } = await observed(t, [(response) => response.writeHead(404).end()], {}, (log) => log.includes('client.close'));
+  assert.equal(logged().filter((name) => name === 'client.close').length, 1);
+  assert.deepEqual(counters, {});
+});
+
+test('a resume is a success where the server shows it, and only there', async (t) => { // K12, K27
+  const open = (payload) => control('open', payload);
+  const ours = { protocol: 'holdfast/1', replayable: true };
+  for (const [name, texts, successes] of [
+    ['a server that ignores the cursor', [event(1, 'again'), event(2)], 0],
+    ['a server that says nothing', [event(2)], 0],
+    ['ours, from the cursor', [open({ ...ours, position: '1' }), event(2)], 1],
+    ['ours, from elsewhere', [open({ ...ours, position: '7' }), event(2)], 0],
+    ['one that says what it replays', [open({}), event(2), control('replay_end', { reason: 'replay_complete' })], 1],
+    ['one that cut the replay short', [open({}), event(2), control('replay_end', { truncated: true })], 0],
+    ['one that has nothing to replay', [control('replay_start', { reason: 'no_replay_needed' }), event(2)], 1],
+    ['one that cannot', [control('cannot_resume', { code: 'buffer_expired' }), event(2), control('replay_end', {})], 0],
+  ]) {
+    let isThrough = false;
+    const { counters, logged } = await observed(
+      t, [ended(event(1)), stream(...texts, 'event: end\ndata:\n\n')], { onEvent: (e) => { isThrough ||= e.type === 'end'; } }, () => isThrough,
+    );
+    assert.equal(counters.sse_client_resume_success_total ?? 0, successes, name);
+    assert.equal(logged().filter((entry) => entry === 'resume.success').length, successes, name);
+    assert.equal(counters['sse_client_resume_failure_total{reason="buffer_expired"}'] ?? 0, name === 'one that cannot' ? 1 : 0);
+  }
+});
+
+test('the lag of each event is observed, once', async (t) => { // K12
+  const ts = new Date(Date.now() - 5_000).toISOString();
+  let tries = 0;
+  const { sink } = await observed(
+    t, [stream(envelope(1, ts), envelope(2, ts), 'data: plain\n\n', 'data: {"ts":"broken\n\n', envelope(3, ts))],
+    { onHandlerError: 'retry', onEvent: (e) => { if (e.id === '2' && (tries += 1) < 3) throw new Error('not yet'); } },
+    (_, connector) => connector.lastEventId === '3',
+  );
+  assert.equal(tries, 3);
+  assert.equal(sink.getHistogram('sse_client_event_lag_ms').length, 3);
+});
+
+test('every entry of the client\'s list is written once something like it happens', async (t) => { // K27
+  const refuses = { '~standard': { version: 1, vendor: 't', validate: () => ({ issues: [{ message: 'wrong' }] }) } };
+  const ts = new Date().toISOString();
+  const seen = new Set();
+  const run = async (answers, options, until) => {
+    const { lines, connector } = await observed(t, answers, options, until);
+    connector.stop();
+    await new Promise((resolve) => setImmediate(resolve));
+    for (const line of lines) seen.add(line.event);
+    return lines;
+  };
+  const has = (...names) => (log) => names.every((name) => log.includes(name));
+  await run([ended(event(1)), (response) => response.writeHead(500).end(), stream(control('replay_end', {}))], {}, has('resume.failure', 'resume.success'));
+  await run([ended(event(1)), stream(control('cannot_resume', {}))], {}, has('resume.cannot_resume'));
+  await run([(response) => response.writeHead(500).end()], { retryPolicy: { maxAttempts: 0 } }, has('client.give_up', 'client.close'));
+  await run([stream(`data: ${'x'.repeat(200)}\n\n`)], { maxLineBytes: 100 }, has('parse.error'));
+  await run([stream(event(1))], { schemas: { message: refuses } }, has('validation.error'));
+  await run([stream(event(1))], { schemas: { message: refuses }, onInvalid: () => {} }, has('validation.error'));
+  await run([stream(event(1), event(1))], {}, has('duplicate.detected'));
+  await run([stream(envelope(3, ts), envelope(2, ts))], {}, has('out_of_order.detected'));
+  await run([stream(control('open', {}))], { livenessTimeoutMs: 20, livenessGracePeriodMs: 0 }, has('liveness.failure'));
+  await run([stream(envelope(1, ts, 1), envelope(4, ts, 4))], { outOfOrderPolicy: 'REORDER', reorderWindowMs: 5 }, has('gap.detected'));
+  await run([stream(event(1))], { onEvent: () => { throw new Error('x'); } }, has('client.error'));
+  const servers = /^(stream|replay|heartbeat)\./;
+  assert.deepEqual(Object.values(LogEvent).filter((name) => !servers.test(name) && !seen.has(name)), []);
+});
+
+test('entries bear the names of stream and trace', async (t) => { // K13, K27
+  const named = (n) => `id: ${n}\ndata: ${JSON.stringify({ event_id: `e${n}`, stream_id: 'from-envelope', ts: '', payload: {} })}\n\n`;
+  const isDone = (log) => log.filter((name) => name === 'client.close').length >= 1;
+  const last = async (texts, options) => {
+    const { lines } = await observed(t, [ended(...texts)], { autoReconnect: false, ...options }, isDone);
+    const { stream_id: stream_, trace_id: trace } = lines.at(-1);
+    return [stream_, trace];
+  };
+  assert.deepEqual(await last([event(1)], {}), [undefined, undefined]);
+  assert.deepEqual(await last([event(1)], { traceId: 'mine' }), [undefined, 'mine']);
+  assert.deepEqual(await last([named(1)], {}), ['from-envelope', undefined]);
+  assert.deepEqual(await last([named(1)], { metricsSink: null }), ['from-envelope', undefined]);
+  const open = control('open', { stream_id: 'from-open', trace_id: 'theirs' });
+  assert.deepEqual(await last([open, named(1)], { traceId: 'mine' }), ['from-open', 'theirs']);
 });
 
 test('secrets and long texts do not get into the log', () => { // K27

@@ -197,7 +197,7 @@ test('REORDER is refused where it could not keep its word', async () => { // K11
     [{ orderingRule: 'NONE' }, 'outOfOrderPolicy', /unless orderingRule is 'SEQUENCE'/],
     [{ enableOrdering: false }, 'outOfOrderPolicy', /unless orderingRule is 'SEQUENCE'/],
     [{ enableDedupe: false }, 'outOfOrderPolicy', /unless enableDedupe is true/],
-    [{ dedupeMaxSize: 100 }, 'reorderMaxEvents', /at most dedupeMaxSize \(100\).*got 256/],
+    [{ dedupeMaxSize: 100, reorderMaxEvents: 101 }, 'reorderMaxEvents', /at most dedupeMaxSize \(100\).*got 101/],
     [{ reorderWindowMs: 0 }, 'reorderWindowMs', /a number from 1 /],
     [{ reorderMaxEvents: '3' }, 'reorderMaxEvents', /a number from 1 /],
     [{ reorderMaxBytes: -1 }, 'reorderMaxBytes', /a number from 1 /],

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mock, test } from 'node:test';
+import { build } from 'esbuild';
 import { inRepository } from '../support/paths.mjs';
 
 const { connectSSE, MemoryStorage } = await import(inRepository('pkg/index.js'));
@@ -195,4 +196,49 @@ test('EventIdStore keeps the cursor, where a connector finds it', async (t) => {
   fallback.set('7');
   assert.equal(fallback.lastEventId, '7');
   assert.match(failed.join(), /no disk/);
+});
+
+test('a store that answers late does not undo a clear() or set()', async () => { // K7
+  for (const [act, expected] of [[(store) => store.clear(), ''], [(store) => store.set('9'), '9'], [() => {}, '7']]) {
+    let answer;
+    const store = createEventIdStore({ get: () => new Promise((resolve) => { answer = resolve; }), set() {}, clear() {} });
+    const loading = store.load();
+    act(store);
+    answer('{"v":1,"cursor":"7","done":[],"at":0}');
+    assert.deepEqual([await loading, store.lastEventId], [expected, expected]);
+  }
+});
+
+test('all of it comes from the main entry point, too, and it is the same', async () => { // K2, K3, K5, K7, K9–K13
+  const main = await import(inRepository('pkg/index.js'));
+  const policies = await import(inRepository('pkg/policies.js'));
+  for (const [name, value] of Object.entries(policies)) assert.equal(main[name], value, name);
+  // The documented imports of a client, but for FileStorage, which needs Node: `holdfast-sse/node`.
+  for (const name of [
+    'SSEConnector', 'connectSSE', 'ConnectionState', 'TransitionReason', 'StateMachine', 'RetryPolicy', 'RetryPolicies',
+    'DEFAULT_RETRY_POLICY', 'ReconnectManager', 'GiveUpReason', 'LivenessMonitor', 'createLivenessMonitor', 'EventIdStore',
+    'createEventIdStore', 'MemoryStorage', 'LocalStorageAdapter', 'CannotResumeFallback', 'DedupeCache', 'createDedupeCache',
+    'DEDUPE_DEFAULTS', 'OrderingGuard', 'createOrderingGuard', 'OrderingRule', 'OutOfOrderPolicy', 'ClientMetrics',
+    'createClientMetrics', 'MetricsSink', 'ConsoleMetricsSink', 'InMemoryMetricsSink', 'createConsoleSink', 'createInMemorySink',
+    'createClientLogger', 'getClientLogger',
+    // And those shared with a server.
+    'ReservedEventTypes', 'RESERVED_PREFIXES', 'isDomainEventType', 'isHeartbeatEvent', 'Defaults', 'DisconnectReason',
+    'CannotResumeReason', 'generateEventId', 'extractTimestamp', 'isValidEventId', 'eventEnvelopeSchema', 'validateEvent',
+    'createEnvelope', 'createHeartbeat', 'createError', 'createControl', 'createDomainEvent', 'encodeSSE', 'decodeSSE',
+    'parseSSEChunk', 'Logger', 'createLogger', 'LogLevel', 'LogComponent', 'LogEvent', 'generateStreamId', 'extractTraceId',
+    'createCorrelationContext',
+  ]) assert.notEqual(main[name], undefined, name);
+});
+
+test('an app that uses none of the classes does not carry them', async () => {
+  const bundled = async (contents) => {
+    const { outputFiles: [{ text }] } = await build({
+      stdin: { contents, resolveDir: inRepository('.') }, bundle: true, format: 'esm', minify: true, write: false, logLevel: 'error',
+    });
+    return text;
+  };
+  const lean = await bundled("import { connectSSE } from './pkg/index.js'; connectSSE('/');");
+  for (const part of ['isDuplicate', 'loadPolicies()', 'isPending', 'giveUpReason']) assert.ok(!lean.includes(part), part);
+  const full = await bundled("import { connectSSE, DedupeCache } from './pkg/index.js'; connectSSE('/'); new DedupeCache();");
+  assert.match(full, /isDuplicate/);
 });

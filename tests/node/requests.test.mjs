@@ -163,10 +163,10 @@ test('signal stops the stream, and an aborted one lets none begin', async (t) =>
   const { url, requests } = await serve(t, (_, response) => response.writeHead(200, headers).write('id: 1\ndata: a\n\n'));
   const controller = new AbortController();
   const told = await run(t, url, { signal: controller.signal, onEvent: () => controller.abort() });
-  assert.deepEqual([told.events, told.errors, told.closes], [['1'], [], ['client_close']]);
+  assert.deepEqual([told.events, told.errors, told.closes], [['1'], [], ['client_abort']]);
 
   const never = await run(t, url, { signal: AbortSignal.abort() });
-  assert.deepEqual([never.events, never.errors, never.closes], [[], [], ['client_close']]);
+  assert.deepEqual([never.events, never.errors, never.closes], [[], [], ['client_abort']]);
   assert.equal(requests.length, 1);
   const connector = connectSSE(url, { signal: AbortSignal.abort() });
   t.after(() => connector.dispose());

@@ -2,7 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { inRepository } from '../support/paths.mjs';
 
@@ -121,7 +124,40 @@ for (const [options, option] of [
   });
 }
 
-test('the compiler knows what an event carries and which options there are', () => {
-  // Prints what is wrong, and fails by its exit code.
-  execFileSync('node_modules/.bin/tsc', ['--project', 'tests/types'], { cwd: inRepository('.'), stdio: ['ignore', 'inherit', 'inherit'] });
-});
+for (const [resolution, module] of [['Bundler', 'ESNext'], ['NodeNext', 'NodeNext']]) {
+  test(`the compiler knows what an event carries and which options there are (${resolution})`, (t) => {
+    // Through the package's own exports, as an app's compiler goes.
+    const folder = mkdtempSync(join(tmpdir(), 'holdfast-types-'));
+    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    cpSync(inRepository('tests/types'), folder, { recursive: true });
+    mkdirSync(join(folder, 'node_modules'));
+    symlinkSync(inRepository('pkg'), join(folder, 'node_modules/holdfast-sse'));
+    writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
+    const config = JSON.parse(readFileSync(join(folder, 'tsconfig.json'), 'utf8'));
+    Object.assign(config.compilerOptions, { module, moduleResolution: resolution });
+    delete config.compilerOptions.paths;
+    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config));
+    // Prints what is wrong, and fails by its exit code.
+    execFileSync(inRepository('node_modules/.bin/tsc'), ['--project', folder], { stdio: ['ignore', 'inherit', 'inherit'] });
+  });
+}
+
+for (const [onInvalidEvent, amounts, cursor, state] of [
+  ['skip', [3, 5], '4', 'open'], ['deliver', [3, '-1', 5], '4', 'open'], ['stop', [3], '1', 'closed'],
+]) {
+  test(`onInvalid hears of it before onInvalidEvent: '${onInvalidEvent}' decides`, async (t) => {
+    const [told, errors, got, closes] = [[], [], [], []];
+    const connector = connectSSE(await serve(t), {
+      schemas: { price: price() },
+      onInvalidEvent,
+      onInvalid: ({ event, issues }) => told.push([event.id, event.payload, issues.length, got.length]),
+      onError: (error) => errors.push(error.code),
+      onEvent: (event) => { if (event.type === 'price') got.push(event.payload.amount); },
+      onClose: ({ reason }) => closes.push(reason),
+    });
+    t.after(() => connector.dispose());
+    await until(() => connector.lastEventId === cursor && connector.state === state);
+    assert.deepEqual([told, errors, got], [[['2', { amount: '-1' }, 2, 1]], [], amounts]);
+    assert.deepEqual(closes, onInvalidEvent === 'stop' ? ['invalid_event'] : []);
+  });
+}

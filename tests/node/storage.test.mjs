@@ -231,3 +231,19 @@ test('a file store that is killed in the middle of a write leaves a whole record
   assert.ok(before > 2);
   writeFileSync(path, '');
 });
+
+test('where there is no page and no store the cursor is kept in memory, which is no error', async (t) => { // K7
+  const { url, requests } = await serve(t, replaying(1));
+  const [errors, shown, opened] = [[], [], []];
+  t.mock.method(console, 'debug', (...parts) => shown.push(parts.join(' ')));
+  const connector = connectSSE(url, {
+    persistLastEventId: true, debug: true, onError: (error) => errors.push(error.code), onOpen: () => opened.push(1),
+  });
+  t.after(() => connector.dispose());
+  while (connector.lastEventId !== '1') await turn();
+  connector.stop();
+  connector.connect();
+  while (opened.length < 2) await turn();
+  assert.deepEqual([errors, requests[1].headers['last-event-id']], [[], '1']);
+  assert.equal(shown.filter((line) => line.includes('no eventIdStorage: the cursor is kept in memory')).length, 1);
+});

@@ -15,7 +15,7 @@ import { inRepository } from '../support/paths.mjs';
 /** Runs in a process of its own: what the old instance has under way ends there in errors that are nobody's. */
 const scenario = (bundle, failure) => `
   import { createServer } from 'node:http';
-  import { connectSSE, enterCore, memory } from ${JSON.stringify(bundle)};
+  import { connectSSE, createSSEParser, DedupeCache, enterCore, guarded, leaveCore, memory } from ${JSON.stringify(bundle)};
 
   for (const name of ['unhandledRejection', 'uncaughtException']) {
     process.on(name, (error) => {
@@ -56,14 +56,24 @@ const scenario = (bundle, failure) => `
   while (idle.connector.getStats().eventsDelivered < 3) await new Promise((resolve) => setImmediate(resolve));
   // A loop has finished what it had when it asks for more.
   await new Promise((resolve) => setImmediate(resolve));
+  const parser = await createSSEParser();
+  const cache = new DedupeCache();
   ${failure}
   await Promise.all(streams.map((stream) => stream.until(6)));
   for (let n = 0; n < 3; n += 1) idle.got.push((await later.next()).value.id);
   idle.connector.stop();
   idle.got.push((await later.next()).done);
   idle.connector.dispose();
-  const told = [...streams, once].map(({ got, errors, connector }) => ({ got, errors, state: connector.state }));
-  console.log(JSON.stringify({ told, idle: idle.got, asked }));
+  // What was made in the old instance is not freed in the new one, whose memory holds something else there.
+  parser.free();
+  cache.clear();
+  if (cache.isDuplicate('1') || !cache.isDuplicate('1')) throw new Error('the cache does not work');
+  const told = [...streams, once].map(({ got, errors, connector }) => ({ got: [...got], errors: [...errors], state: connector.state }));
+  const first = [...asked];
+  // The next failure is seen, too.
+  setTimeout(enterCore, 0);
+  await Promise.all(streams.map((stream) => stream.until(9)));
+  console.log(JSON.stringify({ told, idle: idle.got, asked: first }));
   process.exit(0);
 `;
 
@@ -71,15 +81,21 @@ const scenario = (bundle, failure) => `
 const failures = {
   'a call into a poisoned core': 'new Uint8Array(memory().buffer).fill(0xff); streams[0].connector.reconnect();',
   'a task of the core that does not end': 'setTimeout(enterCore, 0);',
+  'a call that fails within another': `
+    enterCore();
+    enterCore();
+    guarded(() => { throw new Error('inside'); });
+    leaveCore();
+    leaveCore();`,
 };
 
-for (const [name, failure] of Object.entries(failures)) test(`after ${name} every connector goes on from its cursor`, async (t) => {
+for (const [name, failure] of Object.entries(failures)) test(`after ${name} every connector goes on from its cursor, and after the next failure`, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-trap-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const outfile = join(folder, 'bundle.mjs');
   await build({
     stdin: {
-      contents: "export * from './index.js'; export { memory } from './loader.js'; export { enterCore } from './core.js'",
+      contents: "export * from './index.js'; export { memory } from './loader.js'; export { enterCore, guarded, leaveCore } from './core.js'",
       resolveDir: inRepository('pkg-template/src'),
     },
     bundle: true,

@@ -3,7 +3,7 @@
 import { useSSEConnection } from 'holdfast-sse/react';
 import { useSSEQueryInvalidation } from 'holdfast-sse/tanstack-query';
 import type { ConnectionState, SSEConnector, SSEError, StreamEvent } from 'holdfast-sse';
-import { same } from './events';
+import { same } from './events.js';
 
 type DiscussionEvent =
   | { type: 'comment-added'; commentCount: number }

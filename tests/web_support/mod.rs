@@ -112,7 +112,7 @@ fn host(recorded: &Rc<RefCell<Recorded>>, fetch: Option<&Function>) -> Host {
         on_notify.borrow_mut().notices.push(with_kind(notice));
     });
     set("notify", notify.into_js_value());
-    for name in ["enter", "leave"] {
+    for name in ["enter", "leave", "lockHeld"] {
         set(name, Function::new_no_args("").into());
     }
     let on_committed = Rc::clone(recorded);

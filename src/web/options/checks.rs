@@ -40,7 +40,8 @@ pub(super) fn ordering(root: &Fields<'_>, config: &mut Config) -> Result<(), Inv
         Some("REORDER") => OutOfOrderPolicy::Reorder,
         _ => OutOfOrderPolicy::DropWithCallback,
     };
-    set(&mut ordering.held_events_max, root.count("reorderMaxEvents", 1.0)?);
+    let held_events_max = root.count("reorderMaxEvents", 1.0)?;
+    set(&mut ordering.held_events_max, held_events_max);
     set(&mut ordering.held_bytes_max, root.count("reorderMaxBytes", 1.0)?);
     set(&mut ordering.gap_timeout_ms, root.ms("reorderWindowMs", 1.0)?);
     if ordering.policy != OutOfOrderPolicy::Reorder {
@@ -60,12 +61,15 @@ pub(super) fn ordering(root: &Fields<'_>, config: &mut Config) -> Result<(), Inv
             "outOfOrderPolicy",
             "unless enableDedupe is true: what a fetched gap brings again could not be told from what is new",
         ),
-        Some(dedupe) if dedupe.size_max < ordering.held_events_max => Err(root.invalid(
+        Some(dedupe) if held_events_max.is_some_and(|held| dedupe.size_max < held) => Err(root.invalid(
             "reorderMaxEvents",
             &format!("at most dedupeMaxSize ({}) with outOfOrderPolicy 'REORDER'", dedupe.size_max),
             &(ordering.held_events_max as f64).into(),
         )),
-        Some(_) => Ok(()),
+        Some(dedupe) => {
+            ordering.held_events_max = ordering.held_events_max.min(dedupe.size_max);
+            Ok(())
+        }
     }
 }
 
@@ -92,7 +96,7 @@ pub(super) fn repeatable(root: &Fields<'_>) -> Result<bool, InvalidOption> {
     let method = root.string("method")?.unwrap_or_else(|| "GET".to_owned());
     let is_get = method.eq_ignore_ascii_case("GET");
     let body = root.get("body");
-    if is_get && !body.is_undefined() && !body.is_null() {
+    if is_get && !body.is_undefined() {
         return Err(root.invalid(
             "body",
             "nothing, unless the option method is one that takes a body",

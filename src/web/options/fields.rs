@@ -52,8 +52,12 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// `null` counts as absent: it is the documented default of some options.
     pub(super) fn get(&self, name: &str) -> JsValue {
-        Reflect::get(&self.object, &name.into()).unwrap_or(JsValue::UNDEFINED)
+        Reflect::get(&self.object, &name.into())
+            .ok()
+            .filter(|value| !value.is_null())
+            .unwrap_or(JsValue::UNDEFINED)
     }
 
     /// No keys but these.
