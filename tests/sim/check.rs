@@ -1,24 +1,55 @@
 //! What must hold at every step of every run: the promise in README.md, as invariants over what was published, what
 //! the app was given and what was stored.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_sse::client::{Code, Notice, StoredRecord};
+use holdfast_sse::client::{Code, Head, Notice, StoredRecord, Usage};
 
+use super::pace::{End, Pace};
 use super::plan::{Plan, Protocol};
 use super::server::{Fate, Server};
 
-/// Requests that a client may make within a minute by itself.
-const REQUESTS_A_MINUTE_MAX: usize = 90;
 /// How long the result of an asynchronous handler may wait to be stored.
 const COMMIT_MS: u64 = 250 + TIMER_MS;
 /// How late a timer of the page may fire.
 const TIMER_MS: u64 = 5;
 
+/// What can be broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Invariant {
+    /// Every event is given to the app, or it is told that there is none.
+    NothingLost,
+    NothingTwice,
+    InOrder,
+    /// The app gets what was published.
+    Unchanged,
+    /// What the app is told to be missing is, and no more.
+    TrueReports,
+    /// What is stored as processed is.
+    TrueRecords,
+    /// What is finished is stored in time.
+    Stored,
+    /// Requests carry the cursor that the client has, and none that it forgot.
+    Cursor,
+    /// None but those that the retry policy allows.
+    NoStorm,
+    /// No request while offline, or behind a stop.
+    NoRequest,
+    Memory,
+    /// Once faults end the stream is open, and at the head.
+    Recovers,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Broken {
+    pub(crate) invariant: Invariant,
+    pub(crate) what: String,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     /// Broken invariants; the first one ends the run.
-    pub(crate) broken: Option<String>,
+    pub(crate) broken: Option<Broken>,
     /// Events before this one were published while nobody had a cursor.
     baseline: usize,
     /// Finished by the app, on whichever page.
@@ -32,9 +63,11 @@ pub(crate) struct Checker {
     /// All before this one is settled: done, told, or nothing that could be delivered.
     settled: usize,
     page: Page,
-    requests: VecDeque<u64>,
-    /// Requests that something outside the client gave reason for.
-    prompts: VecDeque<u64>,
+    pace: Pace,
+    /// What happens now is reason enough for a request.
+    prompted: bool,
+    /// The stream was stopped, or closed itself: the app is to ask for the next request.
+    pub(crate) closed: bool,
     pub(crate) deliveries: u64,
     /// The connection broke without a sign, or the clock says that its time is over: what it should bring does not come.
     pub(crate) line_is_dead: bool,
@@ -59,6 +92,12 @@ struct Page {
     stripped: bool,
     /// The app forgot the cursor on this page.
     forgot: bool,
+    /// The cursor that it forgot last.
+    forgotten: String,
+    /// The cursor that was stored last.
+    stored: String,
+    /// The most records that were unfinished at once.
+    unfinished_max: usize,
     has_cursor: bool,
     /// Events from this one on come as they are published.
     live_from: usize,
@@ -67,12 +106,14 @@ struct Page {
 }
 
 impl Checker {
-    fn fail(&mut self, what: String) {
-        self.broken.get_or_insert(what);
+    pub(crate) fn fail(&mut self, invariant: Invariant, what: String) {
+        self.broken.get_or_insert(Broken { invariant, what });
     }
 
     pub(crate) fn page_begins(&mut self, plan: &Plan) {
         self.page = Page::default();
+        self.pace.begins();
+        self.closed = true;
         // A replay that begins too early cannot be told from new events by a page that has not seen them.
         self.page.stripped = plan.strips_cursor;
         self.page.overlaps = matches!(plan.protocol, Protocol::Foreign { overlap: 1.., .. });
@@ -88,33 +129,94 @@ impl Checker {
         self.page.live_from = server.head();
     }
 
-    /// Something outside gives reason for another request.
-    pub(crate) fn prompt(&mut self, now: u64) {
-        self.prompts.push_back(now);
+    /// The app asks for a connection.
+    pub(crate) fn app_connects(&mut self) {
+        self.pace.begins();
+        self.closed = false;
+    }
+
+    /// Whether what happens now is reason enough for a request.
+    pub(crate) fn prompt(&mut self, clock_ms: u64, prompted: bool) {
+        self.prompted = prompted;
+        if prompted {
+            self.pace.prompted(clock_ms);
+        }
+    }
+
+    /// The client is told how its request goes.
+    pub(crate) fn answered(&mut self, clock_ms: u64, head: &Head, plan: &Plan) {
+        match (head.status, head.content_type.as_deref()) {
+            (200, Some(content_type)) if content_type.starts_with("text/event-stream") => {
+                self.pace.opened(clock_ms);
+            }
+            (401, _) => self.pace.ended(clock_ms, End::Unauthorised, None, &plan.config),
+            _ => self.pace.ended(clock_ms, End::Failed, head.retry_after_ms, &plan.config),
+        }
+    }
+
+    pub(crate) fn request_ended(&mut self, clock_ms: u64, end: End, plan: &Plan) {
+        self.pace.ended(clock_ms, end, None, &plan.config);
     }
 
     /// The server is asked for what comes from now on: nobody promised what was published before.
     pub(crate) fn fresh_start(&mut self, server: &Server) {
         self.baseline = server.head();
         self.page.first_started = None;
+        // The place where it begins may be the old one.
+        self.page.forgotten.clear();
     }
 
-    pub(crate) fn request(&mut self, now: u64, cursor: &str, online: bool) {
+    /// `clock_ms`: as far as the client's clock may have come.
+    pub(crate) fn request(&mut self, clock_ms: u64, cursor: &str, online: bool, plan: &Plan) {
         if !online {
-            self.fail("a request while offline".to_owned());
+            self.fail(Invariant::NoRequest, "a request while offline".to_owned());
+        }
+        if self.closed {
+            self.fail(Invariant::NoRequest, "a request of a stream that is closed".to_owned());
         }
         if cursor.is_empty() && self.page.has_cursor {
-            self.fail("a request without the cursor that the client has".to_owned());
+            self.fail(Invariant::Cursor, "a request without the cursor that the client has".to_owned());
         }
-        self.requests.push_back(now);
-        for times in [&mut self.requests, &mut self.prompts] {
-            while times.front().is_some_and(|at| at + 60_000 < now) {
-                times.pop_front();
+        self.carries_forgotten(cursor, "a request carries");
+        let (prompted, retry_ms) = (self.prompted, plan.server_retry_ms);
+        if let Err(what) = self.pace.request(clock_ms, prompted, &plan.config, retry_ms) {
+            self.fail(Invariant::NoStorm, format!("a request {what}"));
+        }
+    }
+
+    fn carries_forgotten(&mut self, cursor: &str, what: &str) {
+        // What was seen before may be all that such a server has.
+        let may_return = self.page.rewound || self.page.overlaps;
+        if self.page.forgot && !cursor.is_empty() && cursor == self.page.forgotten && !may_return {
+            self.fail(Invariant::Cursor, format!("{what} {cursor}, which the app forgot"));
+        }
+    }
+
+    /// What is held in memory, after something came. `chunk_bytes` of it, where it was read from the network.
+    pub(crate) fn memory(&mut self, now: Usage, before: Usage, chunk_bytes: usize, plan: &Plan) {
+        let config = &plan.config;
+        let limits = config.limits.line_bytes_max + config.limits.event_bytes_max;
+        let batch_bytes_max = 2 * (chunk_bytes + before.parser_bytes + before.held_bytes) + 1_000;
+        self.page.unfinished_max = self.page.unfinished_max.max(now.unfinished);
+        for (what, held, max) in [
+            ("early events", now.held_events, config.ordering.held_events_max),
+            ("bytes of early events", now.held_bytes, config.ordering.held_bytes_max),
+            ("streams in order", now.scopes, config.ordering.scopes_max),
+            ("dedupe entries", now.dedupe_entries, config.dedupe.map_or(0, |dedupe| dedupe.size_max)),
+            ("done ids", now.done_ids, 2 * config.done_ids_max),
+            ("places of records", now.places, 2 * self.page.unfinished_max + 2),
+            ("bytes of an unfinished event", now.parser_bytes, limits),
+            ("bytes of a batch", now.batch_bytes, batch_bytes_max.max(before.batch_bytes)),
+        ] {
+            if held > max {
+                self.fail(Invariant::Memory, format!("{held} {what} are held, of {max}"));
             }
         }
-        if self.requests.len() > REQUESTS_A_MINUTE_MAX + 2 * self.prompts.len() {
-            self.fail(format!("{} requests within a minute", self.requests.len()));
-        }
+    }
+
+    /// Bytes are read, though the app has enough to do.
+    pub(crate) fn read_while_busy(&mut self, unfinished: usize) {
+        self.fail(Invariant::Memory, format!("more is read while {unfinished} records are unfinished"));
     }
 
     /// An event is handed to the app.
@@ -131,11 +233,11 @@ impl Checker {
         let held = self.page.forgot && server.is_envelopes();
         self.page.has_cursor |= !self.forgotten.contains(&index) && !held;
         if index >= server.head() || data != server.data(index) || name != Server::name(index) {
-            self.fail(format!("event {index} was not published like this: {name:?} {id:?} {data:?}"));
+            self.fail(Invariant::Unchanged, format!("event {index} was not published like this: {name:?} {id:?} {data:?}"));
             return;
         }
         if id != Some(&server.id(index)) {
-            self.fail(format!("event {index} came with id {id:?}"));
+            self.fail(Invariant::Unchanged, format!("event {index} came with id {id:?}"));
         }
         if self.page.first_started.is_none() && server.is_envelopes() {
             // What is missing before the first number that a page sees does not show; the replay has the rest.
@@ -148,22 +250,22 @@ impl Checker {
         // After clearCursor() a server may begin with what was seen before it.
         let is_new = self.page.forgot && (self.page.rewound || self.page.overlaps || server.is_envelopes());
         if !self.page.started.insert(index) && !comes_again && !is_new {
-            self.fail(format!("event {index} came twice within one connector"));
+            self.fail(Invariant::NothingTwice, format!("event {index} came twice within one connector"));
         }
         // A server that does not know the epoch begins with its oldest event, which this page may never have seen.
         let in_order = !comes_again && !self.page.overlaps && !self.page.rewound;
         if let Some(last) = self.page.last_started.filter(|last| *last > index && in_order) {
-            self.fail(format!("event {index} came after event {last}"));
+            self.fail(Invariant::InOrder, format!("event {index} came after event {last}"));
         }
         self.page.last_started = self.page.last_started.max(Some(index));
         if self.page.told.contains(&index) && server.fates[index] != Fate::Lost {
-            self.fail(format!("event {index} came after the app was told that it is missing"));
+            self.fail(Invariant::TrueReports, format!("event {index} came after the app was told that it is missing"));
         }
         let restored = &self.page.restored;
         let stored = server.covered(&restored.cursor).is_some_and(|covered| index < covered)
             || id.is_some_and(|id| restored.done.iter().any(|done| done == id));
         if stored && self.done.contains(&index) && !self.page.rewound && !self.page.overlaps {
-            self.fail(format!("event {index} came again, though it is stored as processed"));
+            self.fail(Invariant::NothingTwice, format!("event {index} came again, though it is stored as processed"));
         }
     }
 
@@ -185,7 +287,13 @@ impl Checker {
         self.page.has_cursor = false;
     }
 
-    pub(crate) fn cursor_forgotten(&mut self, in_hand: impl Iterator<Item = usize>, server: &Server) {
+    pub(crate) fn cursor_forgotten(
+        &mut self,
+        cursor: &str,
+        in_hand: impl Iterator<Item = usize>,
+        server: &Server,
+    ) {
+        cursor.clone_into(&mut self.page.forgotten);
         // Nobody asks for what was published before any more.
         self.baseline = server.head();
         self.page.has_cursor = false;
@@ -206,10 +314,10 @@ impl Checker {
             && !self.page.stripped
             && !self.line_is_dead
         {
-            self.fail(format!("event {index} is reported missing, but the server has it"));
+            self.fail(Invariant::TrueReports, format!("event {index} is reported missing, but the server has it"));
         }
         if self.page.started.contains(&index) && !self.page.given_back.contains(&index) {
-            self.fail(format!("event {index} is reported missing, but it was delivered"));
+            self.fail(Invariant::TrueReports, format!("event {index} is reported missing, but it was delivered"));
         }
         self.told.insert(index);
         self.page.told.insert(index);
@@ -217,15 +325,16 @@ impl Checker {
 
     pub(crate) fn told(&mut self, notice: &Notice, server: &Server) {
         match notice {
+            Notice::Close { will_reconnect: false, .. } => self.closed = true,
             Notice::OutOfOrder { event_id: Some(id), dropped: true, .. } => {
                 let Some(index) = server.covered(id).and_then(|covered| covered.checked_sub(1)) else {
-                    self.fail(format!("an event that never was is late: {notice:?}"));
+                    self.fail(Invariant::TrueReports, format!("an event that never was is late: {notice:?}"));
                     return;
                 };
                 // Where the order of a stream begins a page learns from the first event that it sees.
                 let is_first = self.page.first_started.is_none_or(|first| index < first);
                 if !is_first && !self.page.told.contains(&index) && !self.page.started.contains(&index) {
-                    self.fail(format!("event {index} is dropped as late, and was never had: {notice:?}"));
+                    self.fail(Invariant::NothingLost, format!("event {index} is dropped as late, and was never had: {notice:?}"));
                 }
                 self.told.insert(index);
             }
@@ -236,11 +345,11 @@ impl Checker {
                     false => server.covered(missing),
                 };
                 let (Some(first), Some(end)) = (end(first_missing), end(last_missing)) else {
-                    self.fail(format!("a gap of ids that never were: {notice:?}"));
+                    self.fail(Invariant::TrueReports, format!("a gap of ids that never were: {notice:?}"));
                     return;
                 };
                 if *count != (end + 1 - first) as u64 {
-                    self.fail(format!("a gap with a wrong count: {notice:?}"));
+                    self.fail(Invariant::TrueReports, format!("a gap with a wrong count: {notice:?}"));
                 }
                 for index in first - 1..end {
                     self.missing(index, server);
@@ -253,23 +362,23 @@ impl Checker {
                 let oldest = oldest_available.as_deref().and_then(|id| server.covered(id));
                 let newest = newest_available.as_deref().and_then(|id| server.covered(id));
                 let Some(to) = oldest.map(|covered| covered - 1).or(newest) else {
-                    self.fail(format!("cannot_resume without bounds: {notice:?}"));
+                    self.fail(Invariant::TrueReports, format!("cannot_resume without bounds: {notice:?}"));
                     return;
                 };
                 let mut gone = 0;
                 for index in from..to {
                     if matches!(server.fates[index], Fate::Stored) {
-                        self.fail(format!("event {index} is reported expired, but the server has it"));
+                        self.fail(Invariant::TrueReports, format!("event {index} is reported expired, but the server has it"));
                     }
                     gone += u64::from(server.fates[index] != Fate::Lost);
                     self.told.insert(index);
                 }
                 if missing.is_some_and(|count| count < gone) {
-                    self.fail(format!("too few are reported missing: {missing:?} of {gone}"));
+                    self.fail(Invariant::TrueReports, format!("too few are reported missing: {missing:?} of {gone}"));
                 }
             }
             Notice::Error { code: Code::LineTooLong | Code::EventTooLarge | Code::InvalidOption, .. } => {
-                self.fail(format!("an error without cause: {notice:?}"));
+                self.fail(Invariant::TrueReports, format!("an error without cause: {notice:?}"));
             }
             _ => {}
         }
@@ -283,33 +392,35 @@ impl Checker {
     /// A record was written.
     pub(crate) fn stored(&mut self, record: &StoredRecord, plan: &Plan, server: &Server) {
         if record.done.len() > plan.config.done_ids_max {
-            self.fail(format!("{} done ids are stored", record.done.len()));
+            self.fail(Invariant::Memory, format!("{} done ids are stored", record.done.len()));
         }
         for id in &record.done {
             let index = server.covered(id).and_then(|covered| covered.checked_sub(1));
             if !index.is_some_and(|index| self.done.contains(&index)) {
-                self.fail(format!("{id} is stored as processed, but it was not"));
+                self.fail(Invariant::TrueRecords, format!("{id} is stored as processed, but it was not"));
             }
             if let Some(index) = index {
                 self.page.unsaved.remove(&index);
             }
         }
+        record.cursor.clone_into(&mut self.page.stored);
         let Some(covered) = server.covered(&record.cursor) else { return };
         self.page.has_cursor |= !self.page.forgot;
-        self.settle(covered, server, "the stored cursor passed");
+        self.settle(covered, server, Invariant::NothingLost, "the stored cursor passed");
         self.page.unsaved = self.page.unsaved.split_off(&covered);
     }
 
-    fn settle(&mut self, end: usize, server: &Server, what: &str) {
+    fn settle(&mut self, end: usize, server: &Server, invariant: Invariant, what: &str) {
         for index in self.settled..end.min(server.head()) {
             let excused =
                 index < self.baseline || server.fates[index] == Fate::Lost || self.forgotten.contains(&index);
             if !excused && !self.done.contains(&index) && !self.told.contains(&index) {
-                self.fail(format!(
+                let what = format!(
                     "{what} event {index} ({}, {:?}), which the app neither finished nor was told of",
                     server.id(index),
                     server.fates[index]
-                ));
+                );
+                self.fail(invariant, what);
                 return;
             }
         }
@@ -322,6 +433,10 @@ impl Checker {
         if plan.store_fails_pct > 0 || now < self.lenient_until || self.page.overlaps {
             return;
         }
+        if plan.store_ms == 0 {
+            let stored = self.page.stored.clone();
+            self.carries_forgotten(&stored, "the store keeps");
+        }
         let allowed = plan.store_ms + if plan.concurrency == 0 { 0 } else { COMMIT_MS };
         // What the server has lost has no place that a cursor could name.
         let late = self
@@ -331,7 +446,7 @@ impl Checker {
             .find(|(index, since)| **since + allowed < now && server.fates[**index] != Fate::Lost);
         if let Some((index, since)) = late {
             let what = format!("event {index} was finished at {since} and is not stored at {now}");
-            self.fail(what);
+            self.fail(Invariant::Stored, what);
         }
     }
 
@@ -342,7 +457,7 @@ impl Checker {
         }
         if let Some(index) = self.page.unsaved.keys().find(|index| server.fates[**index] != Fate::Lost) {
             let what = format!("the page leaves, and event {index} is finished but not stored");
-            self.fail(what);
+            self.fail(Invariant::Stored, what);
         }
     }
 
@@ -364,6 +479,6 @@ impl Checker {
     }
 
     pub(crate) fn run_ends(&mut self, server: &Server) {
-        self.settle(self.end(server), server, "at the end the app still lacks");
+        self.settle(self.end(server), server, Invariant::Recovers, "at the end the app still lacks");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use holdfast_sse::client::{Client, Kind, Notice};
+use holdfast_sse::client::{Kind, Notice};
 
+use super::mutant::{Core, Mutant};
 use super::plan::Plan;
 use super::server::Server;
 
@@ -36,7 +37,7 @@ pub(crate) struct Pump {
 
 pub(crate) struct Page {
     pub(crate) number: u64,
-    pub(crate) client: Client,
+    pub(crate) client: Core,
     pub(crate) pump: Pump,
     /// Handlers of earlier generations: what they were given they finish.
     pub(crate) older: Vec<Pump>,
@@ -50,13 +51,15 @@ pub(crate) struct Page {
     pub(crate) forgot_before_restore: bool,
     pub(crate) is_restored: bool,
     clock_offset: i64,
+    /// What the clock jumped ahead in all.
+    ahead_ms: u64,
 }
 
 impl Page {
-    pub(crate) fn new(number: u64, plan: &Plan) -> Self {
+    pub(crate) fn new(number: u64, plan: &Plan, mutant: Option<Mutant>) -> Self {
         Self {
             number,
-            client: Client::new(plan.config.clone()),
+            client: Core::new(&plan.config, mutant),
             pump: Pump::default(),
             older: Vec::new(),
             wake: 0,
@@ -67,6 +70,7 @@ impl Page {
             is_restored: false,
             // Far enough from zero, where a clock that is set back again and again would stand still.
             clock_offset: 1 << 40,
+            ahead_ms: 0,
         }
     }
 
@@ -76,13 +80,19 @@ impl Page {
 
     pub(crate) fn jump(&mut self, ms: i64) {
         self.clock_offset += ms;
+        self.ahead_ms += u64::try_from(ms).unwrap_or(0);
+    }
+
+    /// As far as the client's own clock may have come: it does not go back.
+    pub(crate) fn clock_max(&self, now: u64) -> u64 {
+        now + self.ahead_ms
     }
 
     /// Copies the batch out.
-    pub(crate) fn take_batch(&self) -> Vec<Item> {
+    pub(crate) fn take_batch(&mut self) -> Vec<Item> {
         let batch = self.client.batch();
         let mut notices = batch.notices().iter();
-        batch
+        let mut items = batch
             .events()
             .map(|event| Item {
                 token: event.token,
@@ -97,7 +107,9 @@ impl Page {
                     _ => What::Other,
                 },
             })
-            .collect()
+            .collect();
+        self.client.pass(&mut items);
+        items
     }
 
     /// Nothing more is given to the app.

@@ -1,6 +1,6 @@
 //! The app: its handlers, given events in the order that `pump.ts` gives them, and what it calls at any moment.
 
-use holdfast_sse::client::Input;
+use holdfast_sse::client::{Input, State};
 
 use super::schedule::Happening;
 use super::{World, trace};
@@ -130,7 +130,11 @@ impl World {
     pub(super) fn forget(&mut self) {
         trace!(self, "app: clearCursor()");
         let in_hand = self.page.in_hand();
-        self.check.cursor_forgotten(in_hand.into_iter(), &self.server);
+        // A stream that is open goes on from where it is.
+        let is_open = self.page.client.state() == State::Open;
+        let cursor = if is_open { String::new() } else { self.page.client.last_event_id().to_owned() };
+        self.check.cursor_forgotten(&cursor, in_hand.into_iter(), &self.server);
+        self.check.prompt(self.page.clock_max(self.now), true);
         self.page.forgot_before_restore |= !self.page.is_restored;
         let clock = self.page.clock(self.now);
         self.page.client.handle_input(clock, Input::ClearCursor);
@@ -149,7 +153,6 @@ impl World {
             return;
         }
         let started = self.end_pump();
-        self.check.prompt(self.now);
         if self.rng.chance(50) {
             trace!(self, "app: reconnect() behind {started}");
             self.page.renew_pump();

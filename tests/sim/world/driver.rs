@@ -4,6 +4,7 @@ use holdfast_sse::client::{CannotResumeFallback, Input, Notice, Output, State, S
 
 use super::schedule::Happening;
 use super::{World, trace};
+use crate::pace::End;
 use crate::page::Page;
 
 impl World {
@@ -11,8 +12,21 @@ impl World {
         if self.dead {
             return;
         }
+        let prompted = matches!(
+            input,
+            Input::Connect | Input::Reconnect { .. } | Input::Online | Input::Awake | Input::Visible
+        );
+        self.check.prompt(self.page.clock_max(self.now), prompted);
+        match input {
+            Input::Connect | Input::Reconnect { .. } => self.check.app_connects(),
+            Input::Stop { .. } => self.check.closed = true,
+            _ => {}
+        }
+        let chunk_bytes = if let Input::Bytes(_, bytes) = &input { bytes.len() } else { 0 };
+        let before = self.page.client.usage();
         let clock = self.page.clock(self.now);
         self.page.client.handle_input(clock, input);
+        self.check.memory(self.page.client.usage(), before, chunk_bytes, &self.plan);
         self.drain();
     }
 
@@ -88,9 +102,12 @@ impl World {
             Output::Request(request) => self.request(request),
             Output::Abort(id) => {
                 trace!(self, "client: abort {}", id.0);
-                let page = self.page.number;
+                let (page, clock) = (self.page.number, self.page.clock_max(self.now));
                 for connection in &mut self.connections {
                     if connection.page == page && connection.request == id {
+                        if connection.wanted && !connection.answered {
+                            self.check.request_ended(clock, End::GivenUp, &self.plan);
+                        }
                         connection.wanted = false;
                         connection.next = None;
                     }
@@ -130,6 +147,7 @@ impl World {
             self.check.restored(record.as_ref());
         }
         self.page.is_restored = true;
+        self.check.prompt(self.page.clock_max(self.now), true);
         let clock = self.page.clock(self.now);
         self.page.client.handle_input(clock, Input::Restored(record));
         if self.plan.store_ms > 0 {
@@ -153,13 +171,12 @@ impl World {
     /// A new page takes the place of this one.
     pub(super) fn load_page(&mut self) {
         let number = self.page.number + 1;
-        self.page = Page::new(number, &self.plan);
+        self.page = Page::new(number, &self.plan, self.mutant);
         for connection in &mut self.connections {
             connection.wanted = false;
             connection.next = None;
         }
         self.check.page_begins(&self.plan);
-        self.check.prompt(self.now);
         let wait = self.rng.below(500);
         self.after(wait, Happening::AppConnects { page: number });
     }
@@ -167,7 +184,6 @@ impl World {
     pub(super) fn thaw(&mut self, tells: bool) {
         trace!(self, "the page thaws");
         self.page.frozen = false;
-        self.check.prompt(self.now);
         self.input(if self.online { Input::Online } else { Input::Offline });
         if tells {
             self.input(Input::Awake);

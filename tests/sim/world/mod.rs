@@ -17,13 +17,15 @@ use holdfast_sse::client::{State, StoredRecord};
 use self::network::Connection;
 use self::schedule::{Entry, Happening};
 use self::service::Mood;
-use super::check::Checker;
+use super::check::{Broken, Checker, Invariant};
+use super::mutant::Mutant;
 use super::page::Page;
 use super::plan::Plan;
 use super::rng::Rng;
 use super::server::Server;
 
 pub(crate) struct World {
+    mutant: Option<Mutant>,
     rng: Rng,
     plan: Plan,
     now: u64,
@@ -51,7 +53,7 @@ pub(crate) type Trace = Rc<RefCell<Vec<String>>>;
 
 /// How a run went.
 pub(crate) struct Outcome {
-    pub(crate) broken: Option<String>,
+    pub(crate) broken: Option<Broken>,
     pub(crate) deliveries: u64,
     pub(crate) pages: u64,
 }
@@ -65,20 +67,31 @@ macro_rules! trace {
 }
 use trace;
 
+/// A run of a client with a defect, in a world that brings it to light.
+pub(crate) struct Trial {
+    pub(crate) mutant: Mutant,
+    pub(crate) plan: fn(&mut Plan),
+}
+
 /// Runs one seed.
-pub(crate) fn run(seed: u64, trace: Option<&Trace>) -> Outcome {
+pub(crate) fn run(seed: u64, trace: Option<&Trace>, trial: Option<&Trial>) -> Outcome {
     let mut rng = Rng::new(seed);
-    let plan = Plan::draw(&mut rng);
+    let mut plan = Plan::draw(&mut rng);
+    if let Some(trial) = trial {
+        (trial.plan)(&mut plan);
+    }
+    let mutant = trial.map(|trial| trial.mutant);
     if let Some(trace) = trace {
         trace.borrow_mut().push(format!("{plan:#?}"));
     }
     let mut world = World {
+        mutant,
         now: 0,
         order: 0,
         queue: BinaryHeap::new(),
         server: Server::new(&plan),
         connections: Vec::new(),
-        page: Page::new(0, &plan),
+        page: Page::new(0, &plan, mutant),
         store: None,
         check: Checker::default(),
         mood: Mood::Well,
@@ -144,12 +157,13 @@ impl World {
         if self.check.broken.is_none() {
             if self.page.client.state() != State::Open {
                 let state = self.page.client.state();
-                self.check.broken = Some(format!("long after the last fault the stream is {state:?}"));
+                let what = format!("long after the last fault the stream is {state:?}");
+                self.check.fail(Invariant::Recovers, what);
             }
             self.check.run_ends(&self.server);
         }
         if let Some(broken) = self.check.broken.clone() {
-            trace!(self, "BROKEN: {broken}");
+            trace!(self, "BROKEN: {:?}: {}", broken.invariant, broken.what);
         }
     }
 }

@@ -107,7 +107,6 @@ impl World {
                     self.after(50, Happening::AppConnects { page });
                 } else {
                     trace!(self, "app: connect()");
-                    self.check.prompt(self.now);
                     self.page.renew_pump();
                     self.tell_network();
                     self.input(Input::Connect);
@@ -140,7 +139,6 @@ impl World {
                 if !self.online {
                     trace!(self, "online");
                     self.online = true;
-                    self.check.prompt(self.now);
                     if !self.page.frozen {
                         self.input(Input::Online);
                     }
