@@ -225,6 +225,14 @@ impl Intake {
     pub(crate) fn clear_cursor(&mut self) {
         self.ledger.clear();
         self.dedupe = self.dedupe_config.map(DedupeWindow::new);
+        if let Some(dedupe) = &mut self.dedupe {
+            // These are still to be given to the app: when they come again, it is no news.
+            for event in self.scopes.held() {
+                event.id.iter().for_each(|id| {
+                    dedupe.is_repeat(self.now_ms, id, &event.name, &event.data);
+                });
+            }
+        }
         self.guard.reset();
         self.scopes.forget_place();
         // A stream that is open goes on in its order; the next connection begins anew.
