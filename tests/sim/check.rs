@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_sse::client::{Code, Head, Notice, StoredRecord, Usage};
+use holdfast_sse::client::{Code, Head, Notice, StoredRecord, Usage, WhenHidden};
 
 use super::pace::{End, Pace};
 use super::plan::{Plan, Protocol};
@@ -68,6 +68,10 @@ pub(crate) struct Checker {
     prompted: bool,
     /// The stream was stopped, or closed itself: the app is to ask for the next request.
     pub(crate) closed: bool,
+    /// The app asked for a request that was not made yet.
+    asked: bool,
+    /// When the page was hidden, or what else makes it count anew.
+    hidden_at: Option<u64>,
     pub(crate) deliveries: u64,
     /// The connection broke without a sign, or the clock says that its time is over: what it should bring does not come.
     pub(crate) line_is_dead: bool,
@@ -88,6 +92,8 @@ struct Page {
     /// The server did not know the cursor's epoch, and may have begun with what was seen on an earlier page.
     rewound: bool,
     overlaps: bool,
+    /// The client can fetch what is missing.
+    repeats: bool,
     /// No request reaches the server with its cursor.
     stripped: bool,
     /// The app forgot the cursor on this page.
@@ -114,6 +120,8 @@ impl Checker {
         self.page = Page::default();
         self.pace.begins();
         self.closed = true;
+        self.hidden_at = None;
+        self.page.repeats = plan.may_repeat();
         // A replay that begins too early cannot be told from new events by a page that has not seen them.
         self.page.stripped = plan.strips_cursor;
         self.page.overlaps = matches!(plan.protocol, Protocol::Foreign { overlap: 1.., .. });
@@ -130,9 +138,24 @@ impl Checker {
     }
 
     /// The app asks for a connection.
-    pub(crate) fn app_connects(&mut self) {
+    pub(crate) fn app_connects(&mut self, now: u64) {
         self.pace.begins();
         self.closed = false;
+        self.asked = true;
+        self.thawed(now);
+    }
+
+    pub(crate) fn hidden(&mut self, now: u64) {
+        self.hidden_at.get_or_insert(now);
+    }
+
+    pub(crate) fn seen(&mut self) {
+        self.hidden_at = None;
+    }
+
+    /// How long the page has been hidden counts anew: its timers did not run, or began again.
+    pub(crate) fn thawed(&mut self, now: u64) {
+        self.hidden_at = self.hidden_at.map(|_| now);
     }
 
     /// Whether what happens now is reason enough for a request.
@@ -167,12 +190,22 @@ impl Checker {
     }
 
     /// `clock_ms`: as far as the client's clock may have come.
-    pub(crate) fn request(&mut self, clock_ms: u64, cursor: &str, online: bool, plan: &Plan) {
+    pub(crate) fn request(&mut self, now: u64, clock_ms: u64, cursor: &str, online: bool, plan: &Plan) {
         if !online {
             self.fail(Invariant::NoRequest, "a request while offline".to_owned());
         }
         if self.closed {
             self.fail(Invariant::NoRequest, "a request of a stream that is closed".to_owned());
+        }
+        let asked = std::mem::take(&mut self.asked);
+        let renews = plan.config.can_refresh_credentials && self.pace.is_unauthorised();
+        if !asked && !renews && !plan.may_repeat() {
+            self.fail(Invariant::NoRequest, "a request is repeated that must not be".to_owned());
+        }
+        let rests_after_ms = plan.config.hidden_after_ms + TIMER_MS;
+        let rests = self.hidden_at.is_some_and(|at| at + rests_after_ms < now) && now >= self.lenient_until;
+        if rests && !asked && plan.may_repeat() && plan.config.when_hidden == WhenHidden::Close {
+            self.fail(Invariant::NoRequest, "a request of a page that nobody sees".to_owned());
         }
         if cursor.is_empty() && self.page.has_cursor {
             self.fail(Invariant::Cursor, "a request without the cursor that the client has".to_owned());
@@ -282,9 +315,12 @@ impl Checker {
         self.page.given_back.extend(indices);
     }
 
-    /// The very first events were given back, and a server that is not ours did not say what they came after.
-    pub(crate) fn begins_without_place(&mut self) {
-        self.page.has_cursor = false;
+    /// The very first events were given back, and a server that is not ours did not say what they came after. One of ours
+    /// did, but where that stands behind what the app had in hand when it forgot the cursor.
+    pub(crate) fn begins_without_place(&mut self, is_ours: bool) {
+        if !is_ours || self.page.forgot {
+            self.page.has_cursor = false;
+        }
     }
 
     pub(crate) fn cursor_forgotten(
@@ -312,11 +348,15 @@ impl Checker {
         if server.fates.get(index) == Some(&Fate::Stored)
             && !self.page.forgot
             && !self.page.stripped
+            && self.page.repeats
             && !self.line_is_dead
         {
             self.fail(Invariant::TrueReports, format!("event {index} is reported missing, but the server has it"));
         }
-        if self.page.started.contains(&index) && !self.page.given_back.contains(&index) {
+        // What is finished and comes again with what was given back lies within the hole, where nothing comes again.
+        let no_replay = self.page.stripped || !self.page.repeats;
+        let may_be_told = self.page.given_back.contains(&index) || no_replay && self.done.contains(&index);
+        if self.page.started.contains(&index) && !may_be_told {
             self.fail(Invariant::TrueReports, format!("event {index} is reported missing, but it was delivered"));
         }
         self.told.insert(index);
@@ -385,29 +425,45 @@ impl Checker {
     }
 
     pub(crate) fn clock_jumped(&mut self, now: u64) {
+        self.thawed(now);
         self.lenient_until = now + 2_000;
         self.line_is_dead = true;
     }
 
     /// A record was written.
-    pub(crate) fn stored(&mut self, record: &StoredRecord, plan: &Plan, server: &Server) {
+    pub(crate) fn stored(&mut self, record: &StoredRecord, by_this_page: bool, plan: &Plan, server: &Server) {
         if record.done.len() > plan.config.done_ids_max {
             self.fail(Invariant::Memory, format!("{} done ids are stored", record.done.len()));
         }
         for id in &record.done {
             let index = server.covered(id).and_then(|covered| covered.checked_sub(1));
-            if !index.is_some_and(|index| self.done.contains(&index)) {
+            // What a damaged store gave in is not known to be wrong.
+            if index.is_some_and(|index| !self.done.contains(&index)) {
                 self.fail(Invariant::TrueRecords, format!("{id} is stored as processed, but it was not"));
             }
-            if let Some(index) = index {
-                self.page.unsaved.remove(&index);
-            }
         }
-        record.cursor.clone_into(&mut self.page.stored);
-        let Some(covered) = server.covered(&record.cursor) else { return };
+        let covered = server.covered(&record.cursor);
+        if !by_this_page {
+            covered.into_iter().for_each(|covered| {
+                self.settle(covered, server, Invariant::NothingLost, "a stored cursor passed");
+            });
+            return;
+        }
+        self.not_stored(record, server);
+        let Some(covered) = covered else { return };
         self.page.has_cursor |= !self.page.forgot;
         self.settle(covered, server, Invariant::NothingLost, "the stored cursor passed");
-        self.page.unsaved = self.page.unsaved.split_off(&covered);
+    }
+
+    /// A record is not written again because its write failed: what it tells of waits for the next one.
+    pub(crate) fn not_stored(&mut self, record: &StoredRecord, server: &Server) {
+        record.cursor.clone_into(&mut self.page.stored);
+        for index in record.done.iter().filter_map(|id| server.covered(id)) {
+            self.page.unsaved.remove(&(index - 1));
+        }
+        if let Some(covered) = server.covered(&record.cursor) {
+            self.page.unsaved = self.page.unsaved.split_off(&covered);
+        }
     }
 
     fn settle(&mut self, end: usize, server: &Server, invariant: Invariant, what: &str) {
@@ -430,14 +486,14 @@ impl Checker {
     /// A task of the page is over: what must be stored by now?
     pub(crate) fn task_ends(&mut self, now: u64, plan: &Plan, server: &Server) {
         // A replay that begins too early may take the cursor back.
-        if plan.store_fails_pct > 0 || now < self.lenient_until || self.page.overlaps {
+        if now < self.lenient_until || self.page.overlaps {
             return;
         }
         if plan.store_ms == 0 {
             let stored = self.page.stored.clone();
             self.carries_forgotten(&stored, "the store keeps");
         }
-        let allowed = plan.store_ms + if plan.concurrency == 0 { 0 } else { COMMIT_MS };
+        let allowed = plan.store_ms + if plan.finishes_at_once() { 0 } else { COMMIT_MS };
         // What the server has lost has no place that a cursor could name.
         let late = self
             .page
@@ -452,7 +508,7 @@ impl Checker {
 
     /// The page leaves, and has flushed: a synchronous store has everything now.
     pub(crate) fn page_leaves(&mut self, plan: &Plan, server: &Server) {
-        if plan.store_fails_pct > 0 || plan.store_ms > 0 || self.page.overlaps {
+        if plan.store_ms > 0 || self.page.overlaps {
             return;
         }
         if let Some(index) = self.page.unsaved.keys().find(|index| server.fates[**index] != Fate::Lost) {

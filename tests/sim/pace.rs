@@ -67,6 +67,10 @@ impl Pace {
         }
     }
 
+    pub(crate) fn is_unauthorised(&self) -> bool {
+        matches!(self.ended, Some((_, End::Unauthorised)))
+    }
+
     /// `prompted`: what just happened is reason enough for a request.
     pub(crate) fn request(
         &mut self,

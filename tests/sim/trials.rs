@@ -44,7 +44,10 @@ const TABLE: &[Row] = &[
         plan.config.retry.jitter = holdfast_sse::client::Jitter::Full;
     }),
     (Mutant::IgnoresRetryAfter, Invariant::NoStorm, any),
-    (Mutant::NeverGivesUp, Invariant::NoStorm, any),
+    (Mutant::NeverGivesUp, Invariant::NoStorm, |plan| {
+        flashes(plan, 200);
+        plan.config.retry.max_attempts = Some(3);
+    }),
     (Mutant::RefreshesUnasked, Invariant::NoStorm, any),
     (Mutant::AsksWhileOffline, Invariant::NoRequest, any),
     (Mutant::AsksWhileStopped, Invariant::NoRequest, any),
@@ -66,6 +69,7 @@ fn any(_: &mut Plan) {}
 fn flashes(plan: &mut Plan, base_delay_ms: u64) {
     plan.config.retry.base_delay_ms = base_delay_ms;
     plan.server_retry_ms = None;
+    (plan.config.repeatable, plan.config.auto_reconnect) = (true, true);
     plan.cut_pct = 100;
 }
 

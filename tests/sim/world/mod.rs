@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use holdfast_sse::client::{State, StoredRecord};
 
+use self::app::Command;
 use self::network::Connection;
 use self::schedule::{Entry, Happening};
 use self::service::Mood;
@@ -43,8 +44,10 @@ pub(crate) struct World {
     /// The page is killed after so many more steps of its task.
     kill_in: Option<u64>,
     dead: bool,
-    /// A handler asked for a stop or a new connection.
-    command_due: bool,
+    /// What the app asked for in the midst of a task.
+    command_due: Option<Command>,
+    /// A handler failed behind a stop: the core is to hear what comes again.
+    given_back_due: bool,
     trace: Option<Trace>,
 }
 
@@ -100,7 +103,8 @@ pub(crate) fn run(seed: u64, trace: Option<&Trace>, trial: Option<&Trial>) -> Ou
         calm: false,
         kill_in: None,
         dead: false,
-        command_due: false,
+        command_due: None,
+        given_back_due: false,
         trace: trace.cloned(),
         rng,
         plan,
@@ -133,11 +137,14 @@ impl World {
             }
             self.now = self.now.max(entry.at);
             self.happen(entry.what);
-            if std::mem::take(&mut self.command_due) && !self.dead {
-                self.app_changes_its_mind();
+            if let Some(command) = self.command_due.take()
+                && !self.dead
+            {
+                self.command(command);
             }
             if self.dead {
                 self.dead = false;
+                self.given_back_due = false;
                 trace!(self, "the page is killed");
                 self.load_page();
             }

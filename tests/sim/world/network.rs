@@ -25,8 +25,6 @@ pub(super) struct Connection {
     pub(super) wanted: bool,
     /// Its head was one that ended it.
     pub(super) answered: bool,
-    /// Some of its body was read.
-    pub(super) begun: bool,
     /// Answers may reach the client after it gave the request up.
     pub(super) leaks: bool,
     /// Index of the next event, while the server serves it.
@@ -50,7 +48,7 @@ impl World {
         trace!(self, "client: request {} from {:?}", request.id.0, request.last_event_id);
         self.check.line_is_dead = false;
         let clock = self.page.clock_max(self.now);
-        self.check.request(clock, &request.last_event_id, self.online, &self.plan);
+        self.check.request(self.now, clock, &request.last_event_id, self.online, &self.plan);
         let breaks = !self.calm && self.rng.chance(self.plan.cut_pct);
         let breaks_after = breaks.then(|| {
             let bytes_max = self.rng.pick(&[400, 6_000]);
@@ -62,7 +60,6 @@ impl World {
             cursor: request.last_event_id,
             wanted: true,
             answered: false,
-            begun: false,
             leaks: self.rng.chance(30),
             next: None,
             inbox: VecDeque::new(),
@@ -140,8 +137,9 @@ impl World {
                 line.inbox.clear();
                 return;
             }
-            // As fetch.rs: the head and the first chunk are taken in whatever the app does, then nothing while it is busy.
-            if line.wanted && line.begun && !self.page.client.is_drained() {
+            // As fetch.rs: the head is taken in whatever the app does, the body while it is not busy.
+            let is_head = matches!(line.inbox.front(), Some(Arrival::Head(_)));
+            if line.wanted && !is_head && !self.page.client.is_drained() {
                 return;
             }
             let Some(arrival) = line.inbox.pop_front() else { return };
@@ -157,9 +155,7 @@ impl World {
                 }
                 Arrival::Bytes(bytes) => {
                     let unfinished = self.page.client.unfinished();
-                    if wanted && std::mem::replace(&mut line.begun, true)
-                        && unfinished >= self.plan.config.unfinished_max.max(1)
-                    {
+                    if wanted && unfinished >= self.plan.config.unfinished_max.max(1) {
                         self.check.read_while_busy(unfinished);
                     }
                     trace!(self, "bytes for {}: {:?}", id.0, String::from_utf8_lossy(&bytes));

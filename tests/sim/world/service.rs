@@ -42,7 +42,7 @@ impl World {
             Mood::Well | Mood::OpensAndCloses => {
                 self.arrive(connection, answer(200, "text/event-stream; charset=utf-8", None));
                 let cursor = self.connections[connection].cursor.clone();
-                if cursor.is_empty() {
+                if cursor.is_empty() || (!self.plan.is_ours() && self.server.covered(&cursor).is_none()) {
                     self.check.fresh_start(&self.server);
                 }
                 let seen = if self.plan.strips_cursor { "" } else { cursor.as_str() };
