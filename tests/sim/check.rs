@@ -11,6 +11,8 @@ use super::server::{Fate, Server};
 
 /// How long the result of an asynchronous handler may wait to be stored.
 const COMMIT_MS: u64 = 250 + TIMER_MS;
+/// So few done ids are soon used up.
+const SMALL_WINDOW: usize = 100;
 /// How late a timer of the page may fire.
 const TIMER_MS: u64 = 5;
 
@@ -66,6 +68,8 @@ pub(crate) struct Checker {
     pace: Pace,
     /// What happens now is reason enough for a request.
     prompted: bool,
+    /// It was while the app was busy.
+    put_off: bool,
     /// The stream was stopped, or closed itself: the app is to ask for the next request.
     pub(crate) closed: bool,
     /// The app asked for a request that was not made yet.
@@ -73,6 +77,10 @@ pub(crate) struct Checker {
     /// When the page was hidden, or what else makes it count anew.
     hidden_at: Option<u64>,
     pub(crate) deliveries: u64,
+    /// Events on the wire.
+    sent: u64,
+    /// Passed by the cursor before it showed that they are missing.
+    passed: BTreeSet<usize>,
     /// The connection broke without a sign, or the clock says that its time is over: what it should bring does not come.
     pub(crate) line_is_dead: bool,
 }
@@ -82,7 +90,7 @@ pub(crate) struct Checker {
 struct Page {
     restored: StoredRecord,
     started: BTreeSet<usize>,
-    last_started: Option<usize>,
+    last_started: BTreeMap<usize, usize>,
     /// Reported missing on this page.
     told: BTreeSet<usize>,
     /// Given back while they were under way: may come again.
@@ -100,15 +108,23 @@ struct Page {
     forgot: bool,
     /// The cursor that it forgot last.
     forgotten: String,
+    /// The cursor of the last request.
+    asked_from: String,
     /// The cursor that was stored last.
     stored: String,
+    /// Done ids stored with it that no replay brings any more.
+    stale: usize,
     /// The most records that were unfinished at once.
     unfinished_max: usize,
     has_cursor: bool,
     /// Events from this one on come as they are published.
     live_from: usize,
-    /// The first event begun.
-    first_started: Option<usize>,
+    /// The first event begun, in each stream.
+    first_started: BTreeMap<usize, usize>,
+    /// How much had been sent before an event was first, and when that was.
+    first_sent: BTreeMap<usize, (u64, u64)>,
+    /// Sent late, or not at all.
+    bent: BTreeSet<usize>,
 }
 
 impl Checker {
@@ -117,9 +133,15 @@ impl Checker {
     }
 
     pub(crate) fn page_begins(&mut self, plan: &Plan) {
+        // On another page they show no more.
+        self.forgotten.extend(std::mem::take(&mut self.passed));
+        if plan.streams > 1 {
+            self.forgotten.extend(&self.page.bent);
+        }
         self.page = Page::default();
         self.pace.begins();
         self.closed = true;
+        self.put_off = false;
         self.hidden_at = None;
         self.page.repeats = plan.may_repeat();
         // A replay that begins too early cannot be told from new events by a page that has not seen them.
@@ -159,8 +181,10 @@ impl Checker {
     }
 
     /// Whether what happens now is reason enough for a request.
-    pub(crate) fn prompt(&mut self, clock_ms: u64, prompted: bool) {
+    /// While the app is busy it may be put off.
+    pub(crate) fn prompt(&mut self, clock_ms: u64, prompted: bool, is_busy: bool) {
         self.prompted = prompted;
+        self.put_off |= prompted && is_busy;
         if prompted {
             self.pace.prompted(clock_ms);
         }
@@ -184,7 +208,9 @@ impl Checker {
     /// The server is asked for what comes from now on: nobody promised what was published before.
     pub(crate) fn fresh_start(&mut self, server: &Server) {
         self.baseline = server.head();
-        self.page.first_started = None;
+        self.page.first_started.clear();
+        // No cursor comes to stand behind what was before.
+        self.page.unsaved.clear();
         // The place where it begins may be the old one.
         self.page.forgotten.clear();
     }
@@ -198,6 +224,10 @@ impl Checker {
             self.fail(Invariant::NoRequest, "a request of a stream that is closed".to_owned());
         }
         let asked = std::mem::take(&mut self.asked);
+        if asked {
+            // The record had to be read first.
+            self.thawed(now);
+        }
         let renews = plan.config.can_refresh_credentials && self.pace.is_unauthorised();
         if !asked && !renews && !plan.may_repeat() {
             self.fail(Invariant::NoRequest, "a request is repeated that must not be".to_owned());
@@ -211,7 +241,9 @@ impl Checker {
             self.fail(Invariant::Cursor, "a request without the cursor that the client has".to_owned());
         }
         self.carries_forgotten(cursor, "a request carries");
-        let (prompted, retry_ms) = (self.prompted, plan.server_retry_ms);
+        cursor.clone_into(&mut self.page.asked_from);
+        let prompted = std::mem::take(&mut self.put_off) || self.prompted;
+        let retry_ms = plan.server_retry_ms;
         if let Err(what) = self.pace.request(clock_ms, prompted, &plan.config, retry_ms) {
             self.fail(Invariant::NoStorm, format!("a request {what}"));
         }
@@ -253,12 +285,15 @@ impl Checker {
     }
 
     /// An event is handed to the app.
+    #[allow(clippy::too_many_arguments, reason = "an event as it comes")]
     pub(crate) fn started(
         &mut self,
+        clock_ms: u64,
         index: usize,
         name: &str,
         id: Option<&str>,
         data: &str,
+        plan: &Plan,
         server: &Server,
     ) {
         self.deliveries += 1;
@@ -266,40 +301,93 @@ impl Checker {
         let held = self.page.forgot && server.is_envelopes();
         self.page.has_cursor |= !self.forgotten.contains(&index) && !held;
         if index >= server.head() || data != server.data(index) || name != Server::name(index) {
-            self.fail(Invariant::Unchanged, format!("event {index} was not published like this: {name:?} {id:?} {data:?}"));
+            self.fail(
+                Invariant::Unchanged,
+                format!("event {index} was not published like this: {name:?} {id:?} {data:?}"),
+            );
             return;
         }
         if id != Some(&server.id(index)) {
             self.fail(Invariant::Unchanged, format!("event {index} came with id {id:?}"));
         }
-        if self.page.first_started.is_none() && server.is_envelopes() {
+        let stream = server.stream_of(index);
+        if !self.page.first_started.contains_key(&stream) && server.is_envelopes() {
             // What is missing before the first number that a page sees does not show; the replay has the rest.
-            let unseen = (self.settled..index)
-                .filter(|index| server.fates[*index] == Fate::Vanished || *index >= self.page.live_from);
+            let unseen = (0..index).filter(|before| server.stream_of(*before) == stream).filter(|before| {
+                matches!(server.fates[*before], Fate::Vanished | Fate::Expired)
+                    || *before >= self.page.live_from
+                    || server.streams() > 1 && self.page.bent.contains(before)
+            });
             self.forgotten.extend(unseen);
         }
-        self.page.first_started.get_or_insert(index);
+        self.page.first_started.entry(stream).or_insert(index);
         let comes_again = self.page.given_back.remove(&index);
+        // It is to be finished anew.
+        self.page.unsaved.remove(&index);
         // After clearCursor() a server may begin with what was seen before it.
         let is_new = self.page.forgot && (self.page.rewound || self.page.overlaps || server.is_envelopes());
-        if !self.page.started.insert(index) && !comes_again && !is_new {
+        let is_forgotten = self.is_out_of_window(clock_ms, index, plan);
+        let is_repeat = !self.page.started.insert(index);
+        if is_repeat && !comes_again && !is_new && !is_forgotten {
             self.fail(Invariant::NothingTwice, format!("event {index} came twice within one connector"));
         }
         // A server that does not know the epoch begins with its oldest event, which this page may never have seen.
-        let in_order = !comes_again && !self.page.overlaps && !self.page.rewound;
-        if let Some(last) = self.page.last_started.filter(|last| *last > index && in_order) {
+        let in_order = !comes_again && !self.page.overlaps && !self.page.rewound && !is_forgotten;
+        let in_order = in_order && !(is_repeat && is_new);
+        // Where nothing shows what is missing, what comes late may be given to the app late.
+        let in_order = in_order && (plan.is_numbered() || !self.page.bent.contains(&index));
+        let last = self.page.last_started.get(&stream).copied();
+        if let Some(last) = last.filter(|last| *last > index && in_order) {
             self.fail(Invariant::InOrder, format!("event {index} came after event {last}"));
         }
-        self.page.last_started = self.page.last_started.max(Some(index));
+        self.page.last_started.insert(stream, last.unwrap_or(0).max(index));
         if self.page.told.contains(&index) && server.fates[index] != Fate::Lost {
-            self.fail(Invariant::TrueReports, format!("event {index} came after the app was told that it is missing"));
+            self.fail(
+                Invariant::TrueReports,
+                format!("event {index} came after the app was told that it is missing"),
+            );
         }
         let restored = &self.page.restored;
-        let stored = server.covered(&restored.cursor).is_some_and(|covered| index < covered)
-            || id.is_some_and(|id| restored.done.iter().any(|done| done == id));
+        // Done ids are of so many events behind the cursor.
+        let covered = server.covered(&restored.cursor);
+        let is_near = covered.is_none_or(|covered| index <= covered + plan.config.done_ids_max);
+        let stored = covered.is_some_and(|covered| index < covered)
+            || is_near && id.is_some_and(|id| restored.done.iter().any(|done| done == id));
         if stored && self.done.contains(&index) && !self.page.rewound && !self.page.overlaps {
-            self.fail(Invariant::NothingTwice, format!("event {index} came again, though it is stored as processed"));
+            self.fail(
+                Invariant::NothingTwice,
+                format!("event {index} came again, though it is stored as processed"),
+            );
         }
+    }
+
+    /// Whether so much came, or so much time passed, since this event that it is not known any more.
+    fn is_out_of_window(&self, clock_ms: u64, index: usize, plan: &Plan) -> bool {
+        let (Some((sent, at)), Some(dedupe)) = (self.page.first_sent.get(&index), plan.config.dedupe) else {
+            return false;
+        };
+        let is_pushed_out = self.sent - sent >= dedupe.size_max as u64;
+        is_pushed_out || dedupe.ttl_ms > 0 && clock_ms - at >= dedupe.ttl_ms
+    }
+
+    /// An event goes out on the wire.
+    pub(crate) fn sent(&mut self, clock_ms: u64, index: usize) {
+        self.page.first_sent.entry(index).or_insert((self.sent, clock_ms));
+        self.sent += 1;
+    }
+
+    /// An event does not come when it should.
+    pub(crate) fn bent(&mut self, index: usize, shows: bool) {
+        self.page.bent.insert(index);
+        if !shows {
+            self.forgotten.insert(index);
+        }
+    }
+
+    /// The server has no more of these, and does not say so. By numbers it shows, but for what is before the first.
+    pub(crate) fn passed_over(&mut self, events: std::ops::Range<usize>, plan: &Plan, server: &Server) {
+        let is_known = |index: &usize| self.page.first_started.contains_key(&server.stream_of(*index));
+        self.forgotten.extend(events.filter(|index| !plan.is_numbered() || !is_known(index)));
     }
 
     /// The handler of an event is through.
@@ -315,12 +403,28 @@ impl Checker {
         self.page.given_back.extend(indices);
     }
 
+    /// Events are given back. Of those that were finished among them only so many are remembered, and in a small window ids
+    /// that no replay brings any more may take the places.
+    pub(crate) fn gives_up_beyond(&mut self, cursor: &str, plan: &Plan, server: &Server) {
+        let first = self.page.first_started.values().min().copied().unwrap_or(0);
+        let places = plan.config.done_ids_max;
+        let remembered =
+            server.covered(cursor).unwrap_or(first) + if places < SMALL_WINDOW { 0 } else { places };
+        self.page.given_back.extend(self.page.started.range(remembered..));
+        self.page.unsaved.split_off(&remembered);
+    }
+
     /// The very first events were given back, and a server that is not ours did not say what they came after. One of ours
     /// did, but where that stands behind what the app had in hand when it forgot the cursor.
     pub(crate) fn begins_without_place(&mut self, is_ours: bool) {
         if !is_ours || self.page.forgot {
             self.page.has_cursor = false;
         }
+    }
+
+    /// The server does not know the cursor, and says nothing of it: what is missing cannot be fetched.
+    pub(crate) fn cursor_unknown(&mut self) {
+        self.page.repeats = false;
     }
 
     pub(crate) fn cursor_forgotten(
@@ -334,6 +438,10 @@ impl Checker {
         self.baseline = server.head();
         self.page.has_cursor = false;
         self.page.forgot = true;
+        // What was finished out of turn and given back is no longer known to be so.
+        if let Some(covered) = server.covered(&self.page.asked_from) {
+            self.page.given_back.extend(self.page.started.range(covered..));
+        }
         if self.page.overlaps {
             // The stream's past is forgotten: what a replay brings of it is new.
             self.page.started.clear();
@@ -344,26 +452,35 @@ impl Checker {
     }
 
     fn missing(&mut self, index: usize, server: &Server) {
-        // Without a cursor a hole cannot be fetched.
-        if server.fates.get(index) == Some(&Fate::Stored)
+        // Without a cursor a hole cannot be fetched, nor one that another stream's events have moved it past; and several
+        // streams share a window, which may be full before a replay comes as far.
+        if server.streams() == 1
+            && server.fates.get(index) == Some(&Fate::Stored)
             && !self.page.forgot
             && !self.page.stripped
             && self.page.repeats
             && !self.line_is_dead
         {
-            self.fail(Invariant::TrueReports, format!("event {index} is reported missing, but the server has it"));
+            self.fail(
+                Invariant::TrueReports,
+                format!("event {index} is reported missing, but the server has it"),
+            );
         }
         // What is finished and comes again with what was given back lies within the hole, where nothing comes again.
-        let no_replay = self.page.stripped || !self.page.repeats;
+        let is_gone = server.fates.get(index) != Some(&Fate::Stored);
+        let no_replay = self.page.stripped || !self.page.repeats || is_gone;
         let may_be_told = self.page.given_back.contains(&index) || no_replay && self.done.contains(&index);
         if self.page.started.contains(&index) && !may_be_told {
-            self.fail(Invariant::TrueReports, format!("event {index} is reported missing, but it was delivered"));
+            self.fail(
+                Invariant::TrueReports,
+                format!("event {index} is reported missing, but it was delivered"),
+            );
         }
         self.told.insert(index);
         self.page.told.insert(index);
     }
 
-    pub(crate) fn told(&mut self, notice: &Notice, server: &Server) {
+    pub(crate) fn told(&mut self, notice: &Notice, plan: &Plan, server: &Server) {
         match notice {
             Notice::Close { will_reconnect: false, .. } => self.closed = true,
             Notice::OutOfOrder { event_id: Some(id), dropped: true, .. } => {
@@ -372,26 +489,35 @@ impl Checker {
                     return;
                 };
                 // Where the order of a stream begins a page learns from the first event that it sees.
-                let is_first = self.page.first_started.is_none_or(|first| index < first);
-                if !is_first && !self.page.told.contains(&index) && !self.page.started.contains(&index) {
-                    self.fail(Invariant::NothingLost, format!("event {index} is dropped as late, and was never had: {notice:?}"));
+                let first = self.page.first_started.get(&server.stream_of(index));
+                let is_first = first.is_none_or(|first| index < *first);
+                let may_be_late = !plan.is_numbered() && self.page.bent.contains(&index);
+                if !is_first
+                    && !may_be_late
+                    && !self.page.told.contains(&index)
+                    && !self.page.started.contains(&index)
+                {
+                    self.fail(
+                        Invariant::NothingLost,
+                        format!("event {index} is dropped as late, and was never had: {notice:?}"),
+                    );
                 }
                 self.told.insert(index);
             }
-            Notice::Gap { first_missing, last_missing, count, .. } => {
-                // Numbers of envelopes begin at 0, and are those of the events.
+            Notice::Gap { first_missing, last_missing, count, stream_id } => {
+                let stream = stream_id.as_deref().unwrap_or("s0");
                 let end = |missing: &str| match server.is_envelopes() {
-                    true => missing.parse().ok().map(|number: usize| number + 1),
+                    true => server.index_at(missing, stream).map(|index| index + 1),
                     false => server.covered(missing),
                 };
                 let (Some(first), Some(end)) = (end(first_missing), end(last_missing)) else {
                     self.fail(Invariant::TrueReports, format!("a gap of ids that never were: {notice:?}"));
                     return;
                 };
-                if *count != (end + 1 - first) as u64 {
+                if *count != ((end - first) / server.streams() + 1) as u64 {
                     self.fail(Invariant::TrueReports, format!("a gap with a wrong count: {notice:?}"));
                 }
-                for index in first - 1..end {
+                for index in (first - 1..end).step_by(server.streams()) {
                     self.missing(index, server);
                 }
             }
@@ -408,13 +534,19 @@ impl Checker {
                 let mut gone = 0;
                 for index in from..to {
                     if matches!(server.fates[index], Fate::Stored) {
-                        self.fail(Invariant::TrueReports, format!("event {index} is reported expired, but the server has it"));
+                        self.fail(
+                            Invariant::TrueReports,
+                            format!("event {index} is reported expired, but the server has it"),
+                        );
                     }
                     gone += u64::from(server.fates[index] != Fate::Lost);
                     self.told.insert(index);
                 }
                 if missing.is_some_and(|count| count < gone) {
-                    self.fail(Invariant::TrueReports, format!("too few are reported missing: {missing:?} of {gone}"));
+                    self.fail(
+                        Invariant::TrueReports,
+                        format!("too few are reported missing: {missing:?} of {gone}"),
+                    );
                 }
             }
             Notice::Error { code: Code::LineTooLong | Code::EventTooLarge | Code::InvalidOption, .. } => {
@@ -458,10 +590,16 @@ impl Checker {
     /// A record is not written again because its write failed: what it tells of waits for the next one.
     pub(crate) fn not_stored(&mut self, record: &StoredRecord, server: &Server) {
         record.cursor.clone_into(&mut self.page.stored);
-        for index in record.done.iter().filter_map(|id| server.covered(id)) {
-            self.page.unsaved.remove(&(index - 1));
+        let covered = server.covered(&record.cursor);
+        self.page.stale = 0;
+        for id in &record.done {
+            let done = server.covered(id);
+            self.page.stale += usize::from(done.is_none() || done <= covered);
+            done.iter().for_each(|done| {
+                self.page.unsaved.remove(&(done - 1));
+            });
         }
-        if let Some(covered) = server.covered(&record.cursor) {
+        if let Some(covered) = covered {
             self.page.unsaved = self.page.unsaved.split_off(&covered);
         }
     }
@@ -470,7 +608,11 @@ impl Checker {
         for index in self.settled..end.min(server.head()) {
             let excused =
                 index < self.baseline || server.fates[index] == Fate::Lost || self.forgotten.contains(&index);
-            if !excused && !self.done.contains(&index) && !self.told.contains(&index) {
+            let shows_later = server.streams() > 1
+                && (self.page.bent.contains(&index) || server.fates[index] != Fate::Stored);
+            if !excused && !self.done.contains(&index) && !self.told.contains(&index) && shows_later {
+                self.passed.insert(index);
+            } else if !excused && !self.done.contains(&index) && !self.told.contains(&index) {
                 let what = format!(
                     "{what} event {index} ({}, {:?}), which the app neither finished nor was told of",
                     server.id(index),
@@ -483,10 +625,24 @@ impl Checker {
         self.settled = self.settled.max(end);
     }
 
+    /// What the server has lost has no place that a cursor could name; and only so much is stored beyond the cursor.
+    fn is_storable(&self, index: usize, plan: &Plan, server: &Server) -> bool {
+        let first = self.page.first_started.values().min().copied().unwrap_or(0);
+        let covered = server.covered(&self.page.stored).unwrap_or(first);
+        let places = plan.config.done_ids_max.saturating_sub(self.page.stale);
+        server.fates[index] != Fate::Lost && index < covered + places
+    }
+
+    /// Whether the cursor may be taken back: by a replay that begins too early, or a late event that was passed by others
+    /// before it showed that it was missing.
+    fn may_go_back(&self, plan: &Plan) -> bool {
+        let shows_at_once = plan.is_numbered() && plan.streams == 1;
+        self.page.overlaps || !shows_at_once && !self.page.bent.is_empty()
+    }
+
     /// A task of the page is over: what must be stored by now?
     pub(crate) fn task_ends(&mut self, now: u64, plan: &Plan, server: &Server) {
-        // A replay that begins too early may take the cursor back.
-        if now < self.lenient_until || self.page.overlaps {
+        if now < self.lenient_until || self.may_go_back(plan) {
             return;
         }
         if plan.store_ms == 0 {
@@ -494,12 +650,11 @@ impl Checker {
             self.carries_forgotten(&stored, "the store keeps");
         }
         let allowed = plan.store_ms + if plan.finishes_at_once() { 0 } else { COMMIT_MS };
-        // What the server has lost has no place that a cursor could name.
         let late = self
             .page
             .unsaved
             .iter()
-            .find(|(index, since)| **since + allowed < now && server.fates[**index] != Fate::Lost);
+            .find(|(index, since)| **since + allowed < now && self.is_storable(**index, plan, server));
         if let Some((index, since)) = late {
             let what = format!("event {index} was finished at {since} and is not stored at {now}");
             self.fail(Invariant::Stored, what);
@@ -508,10 +663,10 @@ impl Checker {
 
     /// The page leaves, and has flushed: a synchronous store has everything now.
     pub(crate) fn page_leaves(&mut self, plan: &Plan, server: &Server) {
-        if plan.store_ms > 0 || self.page.overlaps {
+        if plan.store_ms > 0 || self.may_go_back(plan) {
             return;
         }
-        if let Some(index) = self.page.unsaved.keys().find(|index| server.fates[**index] != Fate::Lost) {
+        if let Some(index) = self.page.unsaved.keys().find(|index| self.is_storable(**index, plan, server)) {
             let what = format!("the page leaves, and event {index} is finished but not stored");
             self.fail(Invariant::Stored, what);
         }
@@ -536,5 +691,14 @@ impl Checker {
 
     pub(crate) fn run_ends(&mut self, server: &Server) {
         self.settle(self.end(server), server, Invariant::Recovers, "at the end the app still lacks");
+        let untold = self.passed.iter().find(|index| {
+            let last = self.page.last_started.get(&server.stream_of(**index));
+            let is_settled = self.done.contains(index) || self.told.contains(index);
+            !is_settled && !self.forgotten.contains(index) && last.is_some_and(|last| last > index)
+        });
+        if let Some(index) = untold {
+            let what = format!("event {index} is missing, and the app was not told");
+            self.fail(Invariant::NothingLost, what);
+        }
     }
 }

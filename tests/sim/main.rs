@@ -40,9 +40,9 @@ fn report(seed: u64, tail: usize) -> ! {
     }
     let broken = match outcome {
         Err(_) => "it panics".to_owned(),
-        Ok(outcome) => outcome.broken.map_or_else(String::new, |broken| {
-            format!("{:?} is broken: {}", broken.invariant, broken.what)
-        }),
+        Ok(outcome) => outcome
+            .broken
+            .map_or_else(String::new, |broken| format!("{:?} is broken: {}", broken.invariant, broken.what)),
     };
     panic!("seed {seed}: {broken}; `cargo xtask sim --seed {seed}` replays it");
 }

@@ -3,7 +3,7 @@
 
 use std::ops::Deref;
 
-use holdfast_sse::client::{Client, Config, DedupeConfig, Input, Notice, Output, RetryPolicy};
+use holdfast_sse::client::{Client, Config, DedupeConfig, Input, Notice, Output, RetryPolicy, WhenHidden};
 
 use super::page::{Item, What};
 
@@ -34,6 +34,8 @@ pub(crate) enum Mutant {
     RefreshesUnasked,
     AsksWhileOffline,
     AsksWhileStopped,
+    AsksWhileHidden,
+    RepeatsRequests,
     NeverReconnects,
     NeverTimesOut,
     IgnoresSilence,
@@ -171,7 +173,8 @@ impl Core {
                 (Mutant::MiscountsGaps, What::Notice(Notice::Gap { count, .. })) => *count += 1,
                 (Mutant::InventsAGap, what @ What::Event { .. }) if is_tenth => {
                     let What::Event { id: Some(id), data, .. } = what else { continue };
-                    let number = data.split_once(r#""sequence":"#).and_then(|(_, rest)| rest.split(',').next());
+                    let number =
+                        data.split_once(r#""sequence":"#).and_then(|(_, rest)| rest.split(',').next());
                     let missing = number.unwrap_or(id).to_owned();
                     *what = What::Notice(Notice::Gap {
                         first_missing: missing.clone(),
@@ -196,6 +199,8 @@ fn misread(config: &Config, mutant: Option<Mutant>) -> Config {
         Some(Mutant::ResetsTheBackoffAtOpen) => config.stable_after_ms = 0,
         Some(Mutant::NeverGivesUp) => config.retry.max_attempts = None,
         Some(Mutant::RefreshesUnasked) => config.can_refresh_credentials = true,
+        Some(Mutant::AsksWhileHidden) => config.when_hidden = WhenHidden::Stay,
+        Some(Mutant::RepeatsRequests) => (config.repeatable, config.auto_reconnect) = (true, true),
         Some(Mutant::NeverTimesOut) => config.connect_timeout_ms = 1 << 40,
         Some(Mutant::IgnoresSilence) => config.liveness = None,
         Some(Mutant::HoldsTooMuch) => {
@@ -203,10 +208,9 @@ fn misread(config: &Config, mutant: Option<Mutant>) -> Config {
             config.ordering.held_bytes_max = config.ordering.held_bytes_max.saturating_mul(4);
         }
         Some(Mutant::RemembersTooMuch) => {
-            config.dedupe = config.dedupe.map(|dedupe| DedupeConfig {
-                size_max: dedupe.size_max.saturating_mul(2),
-                ..dedupe
-            });
+            config.dedupe = config
+                .dedupe
+                .map(|dedupe| DedupeConfig { size_max: dedupe.size_max.saturating_mul(2), ..dedupe });
         }
         Some(Mutant::RecognisesNothing) => config.dedupe = None,
         Some(Mutant::OrdersNothing) => {

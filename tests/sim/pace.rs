@@ -116,8 +116,9 @@ impl Pace {
         Ok(())
     }
 
-    /// The shortest delay after so many failures, and what it is without jitter. Whether the server's own base has come
-    /// is not known here; nor is either always the shorter, since at the ceiling the whole range moves below it.
+    /// The shortest delay after so many failures or more, and what it is without jitter. Whether the server's own base has
+    /// come is not known here; nor is the shorter delay that of fewer failures, since at the ceiling the whole range moves
+    /// below it.
     fn delay(&self, config: &Config, server_retry_ms: Option<u64>) -> (u64, f64) {
         let retry = config.retry;
         let max = retry.max_delay_ms as f64;
@@ -126,7 +127,10 @@ impl Pace {
             let plain = (base_ms as f64 * retry.multiplier.powi(exponent as i32)).min(max);
             let lowest = match retry.jitter {
                 Jitter::Full => 0.0,
-                Jitter::Proportional(share) => (plain * (1.0 + share)).min(max) - 2.0 * share * plain,
+                Jitter::Proportional(share) => {
+                    let high = (plain * (1.0 + share)).min(max);
+                    (high - 2.0 * share * plain).min(max - 2.0 * share * max)
+                }
             };
             ((lowest - 1.0).max(0.0) as u64, plain)
         };

@@ -1,8 +1,8 @@
 //! What one run is like: drawn from its seed before it starts, so that a trace can begin with it.
 
 use holdfast_sse::client::{
-    CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingConfig, OutOfOrderPolicy,
-    RetryPolicy, WhenHidden,
+    CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingConfig, OrderingRule,
+    OutOfOrderPolicy, RetryPolicy, WhenHidden,
 };
 
 use super::rng::Rng;
@@ -29,6 +29,10 @@ pub(crate) enum OnError {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
+    /// Events are envelopes, though the client cannot tell by them what is missing.
+    pub(crate) envelopes: bool,
+    /// Streams of numbered events, whose events alternate.
+    pub(crate) streams: usize,
     pub(crate) config: Config,
     /// Handlers at once; 0 is a synchronous handler.
     pub(crate) concurrency: usize,
@@ -57,7 +61,7 @@ pub(crate) struct Plan {
     pub(crate) cut_pct: u64,
     /// A proxy strips the cursor from each request (our protocol: elsewhere nobody could know what is lost).
     pub(crate) strips_cursor: bool,
-    /// Events that are repeated, swapped or left out on the wire, in percent (where events are numbered).
+    /// Events that are repeated, swapped or left out on the wire, in percent.
     pub(crate) bend_pct: u64,
     /// Events that the log loses in the middle, in percent (where events are numbered).
     pub(crate) vanish_pct: u64,
@@ -77,6 +81,28 @@ impl Plan {
             Protocol::Foreign { overlap, looks_like_ours: rng.chance(50), numbered }
         };
         let numbered = matches!(protocol, Protocol::Foreign { numbered: true, .. });
+        // How the client orders what it cannot put in order.
+        let guard = OrderingConfig {
+            rule: rng.pick(&[
+                OrderingRule::Sequence,
+                OrderingRule::EventId,
+                OrderingRule::Timestamp,
+                OrderingRule::None,
+            ]),
+            policy: rng.pick(&[
+                OutOfOrderPolicy::Drop,
+                OutOfOrderPolicy::DropWithCallback,
+                OutOfOrderPolicy::Accept,
+            ]),
+            ..OrderingConfig::default()
+        };
+        let plain = OrderingConfig { policy: OutOfOrderPolicy::DropWithCallback, ..guard };
+        let reorder = OrderingConfig {
+            rule: OrderingRule::Sequence,
+            policy: OutOfOrderPolicy::Reorder,
+            ..OrderingConfig::default()
+        };
+        let envelopes = !ours && !numbered && rng.chance(60);
         let concurrency = rng.pick(&[0, 0, 0, 1, 1, 2, 4]);
         let max_delay_ms = rng.pick(&[2_000, 5_000, 10_000]);
         let repeatable = !rng.chance(8);
@@ -93,8 +119,13 @@ impl Plan {
             ordering: OrderingConfig {
                 held_events_max: rng.pick(&[1, 4, 256]),
                 held_bytes_max: rng.pick(&[100, 1 << 20]),
-                policy: if numbered { OutOfOrderPolicy::Reorder } else { OutOfOrderPolicy::DropWithCallback },
-                ..OrderingConfig::default()
+                ..if numbered {
+                    reorder
+                } else if envelopes {
+                    guard
+                } else {
+                    plain
+                }
             },
             cannot_resume: if rng.chance(10) {
                 CannotResumeFallback::Close
@@ -102,8 +133,13 @@ impl Plan {
                 CannotResumeFallback::StartFresh
             },
             // A chunk may bring more events than the default remembers.
-            dedupe: Some(DedupeConfig { size_max: 100_000, ttl_ms: 0 }),
+            dedupe: Some(if ours || numbered {
+                DedupeConfig { size_max: 100_000, ttl_ms: 0 }
+            } else {
+                DedupeConfig { size_max: rng.pick(&[100_000, 1_000, 60]), ttl_ms: rng.pick(&[0, 0, 5_000]) }
+            }),
             names_max: 2,
+            done_ids_max: if numbered { 1_000 } else { rng.pick(&[1_000, 1_000, 1_000, 10]) },
             unfinished_max: rng.pick(&[1, 1, concurrency.max(1), 8]),
             repeatable,
             auto_reconnect: !rng.chance(5),
@@ -121,6 +157,8 @@ impl Plan {
         let strips_cursor = ours && rng.chance(5);
         Self {
             protocol,
+            envelopes,
+            streams: if numbered { rng.pick(&[1, 1, 2, 3]) } else { 1 },
             config,
             concurrency,
             failing_pct: rng.pick(&[0, 0, 5, 10]),

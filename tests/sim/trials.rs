@@ -51,6 +51,8 @@ const TABLE: &[Row] = &[
     (Mutant::RefreshesUnasked, Invariant::NoStorm, any),
     (Mutant::AsksWhileOffline, Invariant::NoRequest, any),
     (Mutant::AsksWhileStopped, Invariant::NoRequest, any),
+    (Mutant::AsksWhileHidden, Invariant::NoRequest, any),
+    (Mutant::RepeatsRequests, Invariant::NoRequest, any),
     (Mutant::HoldsTooMuch, Invariant::Memory, any),
     (Mutant::RemembersTooMuch, Invariant::Memory, |plan| {
         plan.protocol = Protocol::Foreign { overlap: 0, looks_like_ours: false, numbered: false };
@@ -59,7 +61,7 @@ const TABLE: &[Row] = &[
     (Mutant::ReadsWhileBusy, Invariant::Memory, any),
     (Mutant::GivesBackTooLittle, Invariant::Recovers, any),
     (Mutant::NeverReconnects, Invariant::Recovers, any),
-    (Mutant::NeverTimesOut, Invariant::Recovers, any),
+    (Mutant::NeverTimesOut, Invariant::Recovers, |plan| plan.faults = 40),
     (Mutant::IgnoresSilence, Invariant::Recovers, any),
 ];
 
@@ -96,8 +98,18 @@ fn each_defect_is_found_out_by_its_checker() {
 fn every_checker_has_a_defect_that_it_finds() {
     use Invariant::*;
     let all = [
-        NothingLost, NothingTwice, InOrder, Unchanged, TrueReports, TrueRecords, Stored, Cursor, NoStorm, NoRequest,
-        Memory, Recovers,
+        NothingLost,
+        NothingTwice,
+        InOrder,
+        Unchanged,
+        TrueReports,
+        TrueRecords,
+        Stored,
+        Cursor,
+        NoStorm,
+        NoRequest,
+        Memory,
+        Recovers,
     ];
     for invariant in all {
         assert!(TABLE.iter().any(|row| row.1 == invariant), "{invariant:?}");

@@ -56,12 +56,13 @@ impl World {
                 What::Other => finished.push(token),
                 What::Notice(notice) => {
                     trace!(self, "app hears: {notice:?}");
-                    self.check.told(&notice, &self.server);
+                    self.check.told(&notice, &self.plan, &self.server);
                     finished.push(token);
                 }
                 What::Event { index, name, id, data } => {
                     trace!(self, "handler begins: {index} ({id:?})");
-                    self.check.started(index, &name, id.as_deref(), &data, &self.server);
+                    let clock = self.page.clock_max(self.now);
+                    self.check.started(clock, index, &name, id.as_deref(), &data, &self.plan, &self.server);
                     if !self.calm && self.rng.below(400) == 0 {
                         self.command_from_within();
                     }
@@ -112,7 +113,13 @@ impl World {
         let Some(flight) = self.page.pump.flights.get_mut(&number) else { return false };
         let was_open = flight.account == Account::Open;
         flight.stage = Stage::Over;
-        trace!(self, "handler {}: {} ({:?})", if fails { "fails" } else { "ends" }, flight.index, flight.account);
+        trace!(
+            self,
+            "handler {}: {} ({:?})",
+            if fails { "fails" } else { "ends" },
+            flight.index,
+            flight.account
+        );
         if self.step() {
             return false;
         }
@@ -242,7 +249,7 @@ impl World {
         let goes_on = self.page.client.state() == State::Open || !self.plan.may_repeat();
         let cursor = if goes_on { String::new() } else { self.page.client.last_event_id().to_owned() };
         self.check.cursor_forgotten(&cursor, in_hand.into_iter(), &self.server);
-        self.check.prompt(self.page.clock_max(self.now), true);
+        self.check.prompt(self.page.clock_max(self.now), true, false);
         self.page.forgot_before_restore |= !self.page.is_restored;
         let clock = self.page.clock(self.now);
         self.page.client.handle_input(clock, Input::ClearCursor);
@@ -287,6 +294,7 @@ impl World {
     pub(super) fn end_pump(&mut self) -> u64 {
         let given_back = self.page.pump.close();
         self.check.given_back(given_back.into_iter());
+        self.check.gives_up_beyond(self.page.client.last_event_id(), &self.plan, &self.server);
         if self.page.client.last_event_id().is_empty() {
             self.check.begins_without_place(self.plan.is_ours());
         }

@@ -16,7 +16,8 @@ impl World {
             input,
             Input::Connect | Input::Reconnect { .. } | Input::Online | Input::Awake | Input::Visible
         );
-        self.check.prompt(self.page.clock_max(self.now), prompted);
+        let is_busy = !self.page.client.is_drained();
+        self.check.prompt(self.page.clock_max(self.now), prompted, is_busy);
         match input {
             Input::Connect | Input::Reconnect { .. } => self.check.app_connects(self.now),
             Input::Stop { .. } => self.check.closed = true,
@@ -135,7 +136,7 @@ impl World {
             }
             Output::Notify(notice) => {
                 trace!(self, "app hears: {notice:?}");
-                self.check.told(&notice, &self.server);
+                self.check.told(&notice, &self.plan, &self.server);
                 if let Notice::Close { will_reconnect: false, reason, .. } = &notice {
                     let page = self.page.number;
                     if reason == "cannot_resume"
@@ -160,7 +161,7 @@ impl World {
             self.check.restored(record.as_ref().filter(is_whole));
         }
         self.page.is_restored = true;
-        self.check.prompt(self.page.clock_max(self.now), true);
+        self.check.prompt(self.page.clock_max(self.now), true, false);
         let clock = self.page.clock(self.now);
         self.page.client.handle_input(clock, Input::Restored(record));
         if self.plan.store_ms > 0 {
@@ -191,7 +192,11 @@ impl World {
             self.check.not_stored(&record, &self.server);
             return;
         }
-        trace!(self, "stored{}: {record:?}", if page == self.page.number { "" } else { " by an earlier page" });
+        trace!(
+            self,
+            "stored{}: {record:?}",
+            if page == self.page.number { "" } else { " by an earlier page" }
+        );
         self.check.stored(&record, page == self.page.number, &self.plan, &self.server);
         self.store = Some(record);
     }
