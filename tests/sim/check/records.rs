@@ -155,9 +155,12 @@ impl Checker {
         }
     }
 
-    /// These were begun, are not finished, and come again all the same.
+    /// These were begun, are not finished, and come again all the same: and with them what was told missing behind them.
     pub(crate) fn given_back(&mut self, indices: impl Iterator<Item = usize>) {
-        self.page.given_back.extend(indices);
+        let indices: Vec<_> = indices.collect();
+        let Some(first) = indices.iter().min() else { return };
+        let told = self.page.told.split_off(first);
+        self.page.given_back.extend(told.into_iter().chain(indices));
     }
 
     /// Events are given back. Of those that were finished among them only so many are remembered, and in a small window ids
