@@ -161,6 +161,10 @@ impl Checker {
     /// The server answers with a stream, and a replay up to here.
     pub(crate) fn greeted(&mut self, server: &Server) {
         self.page.live_from = server.head();
+        if self.page.forgot && self.page.stripped {
+            // A client without a cursor begins where the server says, though it asked with one.
+            self.baseline = server.head();
+        }
     }
 
     /// The server is asked for what comes from now on: nobody promised what was published before.
