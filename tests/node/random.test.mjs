@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { inRepository } from '../support/paths.mjs';
-import { headers, serve } from '../support/stream.mjs';
+import { deferred, event, headers, serve } from '../support/stream.mjs';
 
 const { connectSSE, MemoryStorage } = await import(inRepository('pkg/index.js'));
 
@@ -241,4 +241,36 @@ test('random scripts lose nothing, repeat nothing and store nothing too early', 
     if (broken !== undefined || only !== undefined) console.log(trace.slice(only === undefined ? -60 : 0).join('\n'));
     assert.equal(broken, undefined, `script ${seed}: HOLDFAST_SCRIPT=${seed} runs it alone`);
   }
+});
+
+test('a handler that ends the stream itself is no account of what comes in its place', async (t) => {
+  let open;
+  const { url, requests } = await serve(t, (_, response, attempt) => {
+    open = response.writeHead(200, headers);
+    open.write(attempt === 1 ? event(1) : `event: system.heartbeat\ndata: {}\n\n${event(1)}${event(2)}`);
+  });
+  const [earlier, later] = [deferred(), deferred()];
+  const begun = [];
+  let failures = 0;
+  const connector = connectSSE(url, {
+    handlerConcurrency: 3,
+    onHandlerError: 'retry',
+    retryPolicy: { baseDelayMs: 5 },
+    onError: () => { failures += 1; },
+    onEvent(e) {
+      begun.push(e.id);
+      if (requests.length > 1) return later.promise;
+      if (e.id === '1') return Promise.reject(new Error('once'));
+      connector.reconnect();
+      return earlier.promise;
+    },
+  });
+  t.after(() => connector.dispose());
+  while (failures === 0) await turn();
+  // The first event waits to be called again when the second begins.
+  open.write(event(2));
+  while (begun.length < 4) await turn();
+  earlier.resolve();
+  for (let turns = 0; turns < 5; turns += 1) await turn();
+  assert.deepEqual([begun, connector.lastEventId], [['1', '2', '1', '2'], '']);
 });
