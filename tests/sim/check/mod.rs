@@ -226,7 +226,9 @@ impl Checker {
         }
         // A server that does not know the epoch begins with its oldest event, which this page may never have seen.
         let in_order = !comes_again && !self.page.overlaps && !self.page.rewound && !is_forgotten;
-        let in_order = in_order && !(is_repeat && is_new);
+        // A number before the first that a page saw of a stream, on a later connection, is taken for a new numbering.
+        let is_before_first = server.streams() > 1 && index < self.page.first_started[&stream];
+        let in_order = in_order && !(is_repeat && is_new) && !is_before_first;
         // Where nothing shows what is missing, what comes late may be given to the app late.
         let in_order = in_order && (plan.is_numbered() || !self.page.bent.contains(&index));
         let last = self.page.last_started.get(&stream).copied();
