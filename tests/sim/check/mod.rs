@@ -116,6 +116,8 @@ struct Page {
     asked_from: String,
     /// The cursor that was stored last.
     stored: String,
+    /// Events were given back, and not all that are finished may be remembered.
+    is_overfull: bool,
     /// Done ids stored with it that no replay brings any more.
     stale: usize,
     /// The most records that were unfinished at once.
@@ -228,7 +230,8 @@ impl Checker {
         let in_order = !comes_again && !self.page.overlaps && !self.page.rewound && !is_forgotten;
         // A number before the first that a page saw of a stream, on a later connection, is taken for a new numbering.
         let is_before_first = server.streams() > 1 && index < self.page.first_started[&stream];
-        let in_order = in_order && !(is_repeat && is_new) && !is_before_first;
+        let is_pushed_out = self.page.is_overfull && self.done.contains(&index);
+        let in_order = in_order && !(is_repeat && is_new) && !is_before_first && !is_pushed_out;
         // Where nothing shows what is missing, what comes late may be given to the app late.
         let in_order = in_order && (plan.is_numbered() || !self.page.bent.contains(&index));
         let last = self.page.last_started.get(&stream).copied();
@@ -246,6 +249,7 @@ impl Checker {
         // Done ids are of so many events behind the cursor.
         let covered = server.covered(&restored.cursor);
         let is_near = covered.is_none_or(|covered| index <= covered + plan.config.done_ids_max);
+        let is_near = is_near && !self.page.is_overfull;
         let stored = covered.is_some_and(|covered| index < covered)
             || is_near && id.is_some_and(|id| restored.done.iter().any(|done| done == id));
         if stored && self.done.contains(&index) && !self.page.rewound && !self.page.overlaps {

@@ -170,6 +170,7 @@ impl Checker {
         let places = plan.config.done_ids_max;
         let remembered =
             server.covered(cursor).unwrap_or(first) + if places < SMALL_WINDOW { 0 } else { places };
+        self.page.is_overfull |= places < SMALL_WINDOW;
         self.page.given_back.extend(self.page.started.range(remembered..));
         self.page.unsaved.split_off(&remembered);
     }
