@@ -104,6 +104,8 @@ struct Page {
     /// The server did not know the cursor's epoch, and may have begun with what was seen on an earlier page.
     rewound: bool,
     overlaps: bool,
+    /// Events of several streams alternate, and pass each other's holes.
+    is_mixed: bool,
     /// The client can fetch what is missing.
     repeats: bool,
     /// No request reaches the server with its cursor.
@@ -150,6 +152,7 @@ impl Checker {
         self.put_off = false;
         self.hidden_at = None;
         self.page.repeats = plan.may_repeat();
+        self.page.is_mixed = plan.streams > 1;
         // A replay that begins too early cannot be told from new events by a page that has not seen them.
         self.page.stripped = plan.strips_cursor;
         self.page.overlaps = matches!(plan.protocol, Protocol::Foreign { overlap: 1.., .. });

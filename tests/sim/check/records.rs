@@ -159,6 +159,7 @@ impl Checker {
     pub(crate) fn given_back(&mut self, indices: impl Iterator<Item = usize>) {
         let indices: Vec<_> = indices.collect();
         let Some(first) = indices.iter().min() else { return };
+        let first = if self.page.is_mixed { &0 } else { first };
         let told = self.page.told.split_off(first);
         self.page.given_back.extend(told.into_iter().chain(indices));
     }
