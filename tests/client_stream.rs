@@ -270,6 +270,26 @@ fn a_busy_app_is_not_taken_for_a_hole() {
 }
 
 #[test]
+fn a_wait_for_what_is_missing_that_ended_late_is_begun_again_once() {
+    // Seed 3837 of the simulator: the page stood still, and what had come meanwhile was not read yet.
+    let stand_still = |scenario: &mut Scenario| {
+        scenario.now += 6_000;
+        scenario.input(Input::Timer);
+    };
+    let mut scenario = Scenario::opened(exact());
+    scenario.bytes(open("k-0") + &event("k-1", "1") + &event("k-3", "3"));
+    stand_still(&mut scenario);
+    scenario.bytes(event("k-2", "2"));
+    assert_eq!((scenario.delivered(), scenario.aborted.len()), (vec!["1".into(), "2".into(), "3".into()], 0));
+    // In a hidden page each timer is late.
+    scenario.bytes(event("k-5", "5"));
+    stand_still(&mut scenario);
+    assert_eq!((scenario.aborted.len(), scenario.state()), (0, State::Open));
+    stand_still(&mut scenario);
+    assert_eq!((scenario.aborted.len(), scenario.state()), (1, State::Retrying));
+}
+
+#[test]
 fn many_holes_neither_give_up_nor_make_a_storm() {
     let mut config = exact();
     config.retry.max_attempts = Some(3);

@@ -229,10 +229,15 @@ export class Pump {
     const isManual = this.#unackedMax !== undefined;
     if (isManual && isAcked(flight.event)) this.#finish(flight);
     else if (isManual) onAck(flight.event, () => this.#acked(flight));
+    const isAtWork = failure === undefined && isThenable(result);
+    if (flight.account === 'open' && flight.token > this.started && (isAtWork || isManual)) {
+      // Its handler ended the stream while an earlier event waits to be called again: it goes back with that one.
+      flight.account = 'given back';
+    }
 
     if (failure !== undefined) {
       this.#failed(failure.error, flight);
-    } else if (isThenable(result)) {
+    } else if (isAtWork) {
       this.#working.add(flight);
       Promise.resolve(result).then(() => this.#ended(flight), (error: unknown) => this.#ended(flight, { error }));
     } else if (!isManual) {

@@ -75,6 +75,7 @@ impl Client {
         self.watch();
         if self.intake.has_hole() {
             // The window begins anew when this connection has come as far as the hole.
+            self.gap_was_late = false;
             let window_ms = self.config.ordering.gap_timeout_ms.max(REPLAY_MS);
             self.timers.set(Timer::Gap, self.now_ms.saturating_add(window_ms));
         }

@@ -75,6 +75,11 @@ impl DedupeWindow {
         }
     }
 
+    /// Events remembered, those included that were seen again since with other data.
+    pub(crate) fn len(&self) -> usize {
+        self.oldest_first.len().max(self.seen_by_id.len())
+    }
+
     fn key(&self, id: &str) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(id.as_bytes());

@@ -117,6 +117,21 @@ impl Intake {
         self.announced && self.tracks.has_held() || self.scopes.holds()
     }
 
+    /// Early events that wait, and their bytes.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let tracks = self.tracks.iter().map(|track| &track.sequencer);
+        let (events, bytes) = tracks.fold((0, 0), |(events, bytes), known| {
+            (events + known.held().count(), bytes + known.held_bytes())
+        });
+        let reordered = self.scopes.held();
+        reordered.fold((events, bytes), |(events, bytes), event| (events + 1, bytes + event.bytes()))
+    }
+
+    /// Places that are kept so that a record can be given back.
+    pub(crate) fn places(&self) -> usize {
+        self.gaps.len() + self.scopes.places()
+    }
+
     /// Whether the hole can be fetched by resuming from before it; true once for each hole.
     pub(crate) fn refetch_hole(&mut self) -> bool {
         let mut any = false;
@@ -210,6 +225,14 @@ impl Intake {
     pub(crate) fn clear_cursor(&mut self) {
         self.ledger.clear();
         self.dedupe = self.dedupe_config.map(DedupeWindow::new);
+        if let Some(dedupe) = &mut self.dedupe {
+            // These are still to be given to the app: when they come again, it is no news.
+            for event in self.scopes.held() {
+                event.id.iter().for_each(|id| {
+                    dedupe.is_repeat(self.now_ms, id, &event.name, &event.data);
+                });
+            }
+        }
         self.guard.reset();
         self.scopes.forget_place();
         // A stream that is open goes on in its order; the next connection begins anew.

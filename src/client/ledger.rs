@@ -300,6 +300,11 @@ impl Ledger {
         StoredRecord { cursor: self.processed.clone(), done }
     }
 
+    /// Ids processed beyond the cursor that are remembered apart from the records.
+    pub(crate) fn done_ids(&self) -> usize {
+        self.beyond.len() + self.done_before.len()
+    }
+
     fn pop_finished(&mut self) {
         while self.entries.front().is_some_and(|entry| entry.done) {
             self.pop_front();

@@ -17,6 +17,9 @@ use crate::wire::Parser;
 /// Here the clock stands still: a time to come must stay one.
 const CLOCK_MS_MAX: u64 = u64::MAX / 2;
 
+/// How late the wait for what is missing may end. Once for each: timers of a hidden page are late all the time.
+const GAP_LATE_MS_MAX: u64 = 100;
+
 /// The client of one stream. See the module's documentation for its run loop.
 #[derive(Debug)]
 pub struct Client {
@@ -48,6 +51,8 @@ pub struct Client {
     pub(super) aside: bool,
     pub(super) was_open: bool,
     pub(super) refreshed_credentials: bool,
+    /// The wait for what is missing ended late, and was begun again.
+    pub(super) gap_was_late: bool,
 }
 
 impl Client {
@@ -76,6 +81,7 @@ impl Client {
             aside: false,
             was_open: false,
             refreshed_credentials: false,
+            gap_was_late: false,
             config,
         }
     }
@@ -105,8 +111,8 @@ impl Client {
             // Of a request that was given up.
             Input::Head(..) | Input::Decided(..) | Input::Bytes(..) | Input::End(_) | Input::Failed(..) => {}
             Input::Timer => {
-                while let Some(timer) = self.timers.pop_due(self.now_ms) {
-                    self.timer(timer);
+                while let Some((timer, late_ms)) = self.timers.pop_due(self.now_ms) {
+                    self.timer(timer, late_ms);
                 }
             }
             Input::Processed(token) => {
@@ -272,7 +278,7 @@ impl Client {
         }));
     }
 
-    pub(super) fn timer(&mut self, timer: Timer) {
+    pub(super) fn timer(&mut self, timer: Timer, late_ms: u64) {
         match timer {
             Timer::Connect => {
                 self.abort();
@@ -293,6 +299,10 @@ impl Client {
             Timer::Gap => {
                 if !self.is_drained() {
                     // While the app is busy we do not read: what is missing may be on its way.
+                } else if late_ms > GAP_LATE_MS_MAX && !std::mem::replace(&mut self.gap_was_late, true) {
+                    // The page stood still meanwhile. What is missing may have come, and is read next.
+                    let window_ms = self.config.ordering.gap_timeout_ms;
+                    self.timers.set(Timer::Gap, self.now_ms.saturating_add(window_ms));
                 } else if self.intake.refetch_hole() {
                     self.refetch();
                 } else {

@@ -56,6 +56,7 @@ mod state;
 mod stats;
 mod timers;
 mod tracks;
+mod usage;
 mod visibility;
 mod watch;
 
@@ -79,4 +80,5 @@ pub use ordering::{OrderingRule, OutOfOrderPolicy};
 pub use response::{Decision, Head, retry_after_ms};
 pub use state::{State, TRANSITIONS, Transition, TransitionReason};
 pub use stats::Stats;
+pub use usage::Usage;
 pub use visibility::WhenHidden;

@@ -95,11 +95,20 @@ impl Scopes {
         self.held_events > 0
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.scopes.len()
+    }
+
+    /// Records that can be given back, and are remembered for that.
+    pub(super) fn places(&self) -> usize {
+        self.delivered.len()
+    }
+
     pub(super) fn is_carried(&self) -> bool {
         self.carried
     }
 
-    fn held(&self) -> impl Iterator<Item = &HeldEvent> {
+    pub(super) fn held(&self) -> impl Iterator<Item = &HeldEvent> {
         self.scopes.iter().flat_map(|scope| scope.sequencer.held())
     }
 

@@ -216,6 +216,10 @@ impl Sequencer {
         })
     }
 
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     pub(crate) fn drop_held(&mut self) {
         self.held.clear();
         self.held_bytes = 0;

@@ -40,12 +40,13 @@ impl TimerTable {
         self.at_ms[timer as usize].is_some()
     }
 
-    /// Takes one timer that is due.
-    pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<Timer> {
-        let due =
-            KINDS.into_iter().find(|timer| self.at_ms[*timer as usize].is_some_and(|at| at <= now_ms))?;
-        self.clear(due);
-        Some(due)
+    /// Takes one timer that is due, and how late it is.
+    pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<(Timer, u64)> {
+        KINDS.into_iter().find_map(|timer| {
+            let at_ms = self.at_ms[timer as usize].filter(|at_ms| *at_ms <= now_ms)?;
+            self.clear(timer);
+            Some((timer, now_ms - at_ms))
+        })
     }
 
     /// Takes this timer if it is due, also where nobody has looked since.

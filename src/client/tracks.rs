@@ -78,6 +78,10 @@ impl Tracks {
         self.list.iter_mut()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Track> {
+        self.list.iter()
+    }
+
     pub(crate) fn has_held(&self) -> bool {
         self.list.iter().any(|track| track.sequencer.has_held())
     }

@@ -61,6 +61,7 @@ impl Client {
         if !self.intake.has_hole() {
             self.timers.clear(Timer::Gap);
         } else if !self.timers.is_set(Timer::Gap) {
+            self.gap_was_late = false;
             self.timers.set(Timer::Gap, self.now_ms.saturating_add(self.config.ordering.gap_timeout_ms));
         }
     }

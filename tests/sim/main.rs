@@ -4,10 +4,13 @@
 #![cfg(not(target_family = "wasm"))]
 
 mod check;
+mod mutant;
+mod pace;
 mod page;
 mod plan;
 mod rng;
 mod server;
+mod trials;
 mod world;
 
 use std::panic::AssertUnwindSafe;
@@ -25,7 +28,7 @@ fn number(variable: &str) -> Option<u64> {
 /// Prints what is left of a run, and fails.
 fn report(seed: u64, tail: usize) -> ! {
     let trace = world::Trace::default();
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| world::run(seed, Some(&trace))));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| world::run(seed, Some(&trace), None)));
     let trace = trace.borrow();
     let from = trace.len().saturating_sub(tail);
     // The plan comes first in a trace; it belongs to every report.
@@ -35,19 +38,24 @@ fn report(seed: u64, tail: usize) -> ! {
     for line in &trace[from..] {
         println!("{line}");
     }
-    let broken = outcome.map_or_else(|_| Some("it panics".to_owned()), |outcome| outcome.broken);
-    panic!("seed {seed}: {}; `cargo xtask sim --seed {seed}` replays it", broken.unwrap_or_default());
+    let broken = match outcome {
+        Err(_) => "it panics".to_owned(),
+        Ok(outcome) => outcome
+            .broken
+            .map_or_else(String::new, |broken| format!("{:?} is broken: {}", broken.invariant, broken.what)),
+    };
+    panic!("seed {seed}: {broken}; `cargo xtask sim --seed {seed}` replays it");
 }
 
 fn trace_of(seed: u64) -> Vec<String> {
     let trace = world::Trace::default();
-    world::run(seed, Some(&trace));
+    world::run(seed, Some(&trace), None);
     trace.take()
 }
 
 /// A panic within the machine belongs to its seed, too.
 fn run(seed: u64) -> Result<world::Outcome, u64> {
-    let outcome = std::panic::catch_unwind(|| world::run(seed, None)).map_err(|_| seed)?;
+    let outcome = std::panic::catch_unwind(|| world::run(seed, None, None)).map_err(|_| seed)?;
     if outcome.broken.is_some() { Err(seed) } else { Ok(outcome) }
 }
 

@@ -1,9 +1,10 @@
-//! One page: a client of the core, the app's handlers in the order that `pump.ts` runs them, and its clock.
+//! One page: a client of the core, the app's handlers as `pump.ts` keeps account of them, and its clock.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use holdfast_sse::client::{Client, Kind, Notice};
+use holdfast_sse::client::{Kind, Notice};
 
+use super::mutant::{Core, Mutant};
 use super::plan::Plan;
 use super::server::Server;
 
@@ -21,52 +22,124 @@ pub(crate) enum What {
     Other,
 }
 
-/// One generation of deliveries.
+/// What the core knows of an event that was given to the app. Once it is finished or given back, nothing that comes
+/// later counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Account {
+    Open,
+    Finished,
+    GivenBack,
+}
+
+/// Where an event is on its way through the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Working,
+    /// Its handler failed, and is to be called again.
+    Waiting,
+    /// Handled, and waiting for the app's ack.
+    Unacked,
+    /// Through, or not called again. An ack may still come.
+    Over,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Flight {
+    pub(crate) token: u64,
+    pub(crate) index: usize,
+    pub(crate) account: Account,
+    pub(crate) stage: Stage,
+}
+
+/// What the app has in hand. Tokens are used again for what comes in place of records that were given back; so flights
+/// have numbers of their own.
 #[derive(Debug, Default)]
 pub(crate) struct Pump {
-    pub(crate) generation: u64,
     pub(crate) queue: VecDeque<Item>,
-    /// Handlers under way, by token.
-    pub(crate) running: BTreeMap<u64, usize>,
-    /// Those of them that failed, and wait to be called again.
-    pub(crate) waiting: BTreeMap<u64, usize>,
+    pub(crate) flights: BTreeMap<u64, Flight>,
+    pub(crate) next_flight: u64,
     pub(crate) started: u64,
-    pub(crate) ended: bool,
+    pub(crate) closed: bool,
+}
+
+impl Pump {
+    fn count(&self, stages: &[Stage]) -> usize {
+        self.flights.values().filter(|flight| stages.contains(&flight.stage)).count()
+    }
+
+    pub(crate) fn is_busy(&self, plan: &Plan) -> bool {
+        let working = self.count(&[Stage::Working, Stage::Waiting]);
+        let in_hand = working + self.count(&[Stage::Unacked]);
+        working >= plan.concurrency.max(1) || (plan.acks && in_hand >= plan.config.unfinished_max)
+    }
+
+    /// The record with this token goes back, and with it all that was begun behind it. Answers which these are.
+    pub(crate) fn give_back(&mut self, token: u64) -> Vec<usize> {
+        self.started = self.started.min(token - 1);
+        let mut given_back = Vec::new();
+        for flight in self.flights.values_mut() {
+            if flight.token <= self.started || flight.account != Account::Open {
+                continue;
+            }
+            flight.account = Account::GivenBack;
+            if flight.stage != Stage::Working {
+                flight.stage = Stage::Over;
+            }
+            given_back.push(flight.index);
+        }
+        given_back
+    }
+
+    /// Nothing more is given to the app. Answers what comes again, though it was begun.
+    pub(crate) fn close(&mut self) -> Vec<usize> {
+        self.closed = true;
+        self.queue.clear();
+        let waiting = self.flights.values().filter(|flight| flight.stage == Stage::Waiting);
+        match waiting.map(|flight| flight.token).min() {
+            Some(token) => self.give_back(token),
+            None => Vec::new(),
+        }
+    }
 }
 
 pub(crate) struct Page {
     pub(crate) number: u64,
-    pub(crate) client: Client,
+    pub(crate) client: Core,
     pub(crate) pump: Pump,
-    /// Handlers of earlier generations: what they were given they finish.
-    pub(crate) older: Vec<Pump>,
     /// Names the timer that counts; earlier ones do nothing.
     pub(crate) wake: u64,
     /// When it fires.
     pub(crate) wake_at: Option<u64>,
     pub(crate) frozen: bool,
+    pub(crate) hidden: bool,
     /// What came up meanwhile.
     pub(crate) missed_wake: bool,
+    /// Whether there was a network when the page heard of it last.
+    pub(crate) heard_online: bool,
     pub(crate) forgot_before_restore: bool,
     pub(crate) is_restored: bool,
     clock_offset: i64,
+    /// What the clock jumped ahead in all.
+    ahead_ms: u64,
 }
 
 impl Page {
-    pub(crate) fn new(number: u64, plan: &Plan) -> Self {
+    pub(crate) fn new(number: u64, plan: &Plan, mutant: Option<Mutant>) -> Self {
         Self {
             number,
-            client: Client::new(plan.config.clone()),
+            client: Core::new(&plan.config, mutant),
             pump: Pump::default(),
-            older: Vec::new(),
             wake: 0,
             wake_at: None,
             frozen: false,
+            hidden: false,
             missed_wake: false,
+            heard_online: true,
             forgot_before_restore: false,
             is_restored: false,
             // Far enough from zero, where a clock that is set back again and again would stand still.
             clock_offset: 1 << 40,
+            ahead_ms: 0,
         }
     }
 
@@ -76,13 +149,19 @@ impl Page {
 
     pub(crate) fn jump(&mut self, ms: i64) {
         self.clock_offset += ms;
+        self.ahead_ms += u64::try_from(ms).unwrap_or(0);
+    }
+
+    /// As far as the client's own clock may have come: it does not go back.
+    pub(crate) fn clock_max(&self, now: u64) -> u64 {
+        now + self.ahead_ms
     }
 
     /// Copies the batch out.
-    pub(crate) fn take_batch(&self) -> Vec<Item> {
+    pub(crate) fn take_batch(&mut self) -> Vec<Item> {
         let batch = self.client.batch();
         let mut notices = batch.notices().iter();
-        batch
+        let mut items = batch
             .events()
             .map(|event| Item {
                 token: event.token,
@@ -97,42 +176,9 @@ impl Page {
                     _ => What::Other,
                 },
             })
-            .collect()
-    }
-
-    /// Nothing more is given to the app.
-    pub(crate) fn end_pump(&mut self) {
-        let pump = &mut self.pump;
-        if pump.ended {
-            return;
-        }
-        pump.ended = true;
-        pump.queue.clear();
-        if let Some(first) = pump.waiting.keys().next() {
-            pump.started = pump.started.min(first - 1);
-        }
-    }
-
-    /// What was given to the app, is not finished, and comes again all the same.
-    pub(crate) fn given_back(&self) -> Vec<usize> {
-        let started = self.pump.started;
-        let unfinished = self.pump.running.iter().chain(&self.pump.waiting);
-        unfinished.filter(|(token, _)| **token > started).map(|(_, index)| *index).collect()
-    }
-
-    pub(crate) fn renew_pump(&mut self) {
-        if self.pump.ended {
-            let next =
-                Pump { generation: self.pump.generation + 1, started: self.pump.started, ..Pump::default() };
-            self.older.push(std::mem::replace(&mut self.pump, next));
-        }
-    }
-
-    pub(crate) fn pump_of(&mut self, generation: u64) -> Option<&mut Pump> {
-        if self.pump.generation == generation {
-            return Some(&mut self.pump);
-        }
-        self.older.iter_mut().find(|pump| pump.generation == generation)
+            .collect();
+        self.client.pass(&mut items);
+        items
     }
 
     /// All that the app has in hand, begun or not.
@@ -141,9 +187,7 @@ impl Page {
             What::Event { index, .. } => Some(index),
             _ => None,
         });
-        let pumps = self.older.iter().chain([&self.pump]);
-        queued
-            .chain(pumps.flat_map(|pump| pump.running.values().chain(pump.waiting.values()).copied()))
-            .collect()
+        let flights = self.pump.flights.values().filter(|flight| flight.account != Account::Finished);
+        queued.chain(flights.map(|flight| flight.index)).collect()
     }
 }

@@ -1,8 +1,8 @@
 //! What one run is like: drawn from its seed before it starts, so that a trace can begin with it.
 
 use holdfast_sse::client::{
-    CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingConfig, OutOfOrderPolicy,
-    RetryPolicy,
+    CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingConfig, OrderingRule,
+    OutOfOrderPolicy, RetryPolicy, WhenHidden,
 };
 
 use super::rng::Rng;
@@ -17,19 +17,36 @@ pub(crate) enum Protocol {
     Foreign { overlap: u64, looks_like_ours: bool, numbered: bool },
 }
 
+/// What follows when a handler fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnError {
+    Skip,
+    Retry,
+    /// The app connects again later.
+    Stop,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
+    /// Events are envelopes, though the client cannot tell by them what is missing.
+    pub(crate) envelopes: bool,
+    /// Streams of numbered events, whose events alternate.
+    pub(crate) streams: usize,
     pub(crate) config: Config,
     /// Handlers at once; 0 is a synchronous handler.
     pub(crate) concurrency: usize,
-    /// Percent of asynchronous handlers that fail and are called again.
+    /// Percent of handlers that throw, or whose promise is rejected.
     pub(crate) failing_pct: u64,
+    pub(crate) on_error: OnError,
+    /// The app acks each event by itself, within this time.
+    pub(crate) acks: bool,
+    pub(crate) ack_ms: u64,
     /// Handlers that take seconds, in percent.
     pub(crate) slow_pct: u64,
     /// The store answers and writes after this time; 0 is a synchronous store.
     pub(crate) store_ms: u64,
-    /// Writes that fail, in percent.
+    /// Reads and writes that fail, in percent.
     pub(crate) store_fails_pct: u64,
     /// 0 is a server that does not beat.
     pub(crate) heartbeat_ms: u64,
@@ -44,7 +61,7 @@ pub(crate) struct Plan {
     pub(crate) cut_pct: u64,
     /// A proxy strips the cursor from each request (our protocol: elsewhere nobody could know what is lost).
     pub(crate) strips_cursor: bool,
-    /// Events that are repeated, swapped or left out on the wire, in percent (where events are numbered).
+    /// Events that are repeated, swapped or left out on the wire, in percent.
     pub(crate) bend_pct: u64,
     /// Events that the log loses in the middle, in percent (where events are numbered).
     pub(crate) vanish_pct: u64,
@@ -64,8 +81,31 @@ impl Plan {
             Protocol::Foreign { overlap, looks_like_ours: rng.chance(50), numbered }
         };
         let numbered = matches!(protocol, Protocol::Foreign { numbered: true, .. });
+        // How the client orders what it cannot put in order.
+        let guard = OrderingConfig {
+            rule: rng.pick(&[
+                OrderingRule::Sequence,
+                OrderingRule::EventId,
+                OrderingRule::Timestamp,
+                OrderingRule::None,
+            ]),
+            policy: rng.pick(&[
+                OutOfOrderPolicy::Drop,
+                OutOfOrderPolicy::DropWithCallback,
+                OutOfOrderPolicy::Accept,
+            ]),
+            ..OrderingConfig::default()
+        };
+        let plain = OrderingConfig { policy: OutOfOrderPolicy::DropWithCallback, ..guard };
+        let reorder = OrderingConfig {
+            rule: OrderingRule::Sequence,
+            policy: OutOfOrderPolicy::Reorder,
+            ..OrderingConfig::default()
+        };
+        let envelopes = !ours && !numbered && rng.chance(60);
         let concurrency = rng.pick(&[0, 0, 0, 1, 1, 2, 4]);
         let max_delay_ms = rng.pick(&[2_000, 5_000, 10_000]);
+        let repeatable = !rng.chance(8);
         let config = Config {
             retry: RetryPolicy {
                 base_delay_ms: rng.pick(&[200, 500, 1_000]),
@@ -79,8 +119,13 @@ impl Plan {
             ordering: OrderingConfig {
                 held_events_max: rng.pick(&[1, 4, 256]),
                 held_bytes_max: rng.pick(&[100, 1 << 20]),
-                policy: if numbered { OutOfOrderPolicy::Reorder } else { OutOfOrderPolicy::DropWithCallback },
-                ..OrderingConfig::default()
+                ..if numbered {
+                    reorder
+                } else if envelopes {
+                    guard
+                } else {
+                    plain
+                }
             },
             cannot_resume: if rng.chance(10) {
                 CannotResumeFallback::Close
@@ -88,10 +133,23 @@ impl Plan {
                 CannotResumeFallback::StartFresh
             },
             // A chunk may bring more events than the default remembers.
-            dedupe: Some(DedupeConfig { size_max: 100_000, ttl_ms: 0 }),
+            dedupe: Some(if ours || numbered {
+                DedupeConfig { size_max: 100_000, ttl_ms: 0 }
+            } else {
+                DedupeConfig { size_max: rng.pick(&[100_000, 1_000, 60]), ttl_ms: rng.pick(&[0, 0, 5_000]) }
+            }),
             names_max: 2,
+            done_ids_max: if numbered { 1_000 } else { rng.pick(&[1_000, 1_000, 1_000, 10]) },
             unfinished_max: rng.pick(&[1, 1, concurrency.max(1), 8]),
-            can_refresh_credentials: rng.chance(50),
+            repeatable,
+            auto_reconnect: !rng.chance(5),
+            when_hidden: match rng.pick(&[WhenHidden::Stay, WhenHidden::Pause, WhenHidden::Close]) {
+                // As the options have it.
+                WhenHidden::Close if !repeatable => WhenHidden::Stay,
+                when_hidden => when_hidden,
+            },
+            hidden_after_ms: rng.pick(&[0, 1_000, 5_000]),
+            can_refresh_credentials: repeatable && rng.chance(50),
             report_duplicates: rng.chance(50),
             rng_seed: rng.next(),
             ..Config::default()
@@ -99,9 +157,14 @@ impl Plan {
         let strips_cursor = ours && rng.chance(5);
         Self {
             protocol,
+            envelopes,
+            streams: if numbered { rng.pick(&[1, 1, 2, 3]) } else { 1 },
             config,
             concurrency,
-            failing_pct: rng.pick(&[0, 0, 10]),
+            failing_pct: rng.pick(&[0, 0, 5, 10]),
+            on_error: rng.pick(&[OnError::Skip, OnError::Retry, OnError::Stop]),
+            acks: rng.chance(15),
+            ack_ms: rng.pick(&[10, 300, 3_000]),
             slow_pct: rng.pick(&[0, 3, 10]),
             store_ms: rng.pick(&[0, 0, 0, 20, 400]),
             store_fails_pct: rng.pick(&[0, 0, 0, 0, 20]),
@@ -125,6 +188,16 @@ impl Plan {
         matches!(self.protocol, Protocol::Ours | Protocol::Foreign { numbered: true, .. })
     }
 
+    /// Whether the client may make another request by itself.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.config.repeatable && self.config.auto_reconnect
+    }
+
+    /// Whether an event is finished, and so stored, within the task in which it came.
+    pub(crate) fn finishes_at_once(&self) -> bool {
+        self.concurrency == 0 && self.failing_pct == 0 && !self.acks
+    }
+
     pub(crate) fn is_ours(&self) -> bool {
         self.protocol == Protocol::Ours
     }
@@ -132,7 +205,7 @@ impl Plan {
     /// Once faults have ended: silence noticed, a refused request waited out, the longest delay, and the backlog.
     pub(crate) fn recovery_ms(&self) -> u64 {
         let slowest = self.config.connect_timeout_ms + 10_000 + 3 * self.config.retry.max_delay_ms;
-        let backlog = if self.concurrency > 0 { 120_000 } else { 10_000 };
+        let backlog = if self.concurrency > 0 || self.acks { 120_000 } else { 10_000 };
         slowest + backlog + 20_000
     }
 }

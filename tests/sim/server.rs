@@ -30,6 +30,8 @@ struct Epoch {
 #[derive(Debug)]
 pub(crate) struct Server {
     protocol: Protocol,
+    envelopes: bool,
+    streams: usize,
     retention: usize,
     heartbeat_ms: u64,
     heartbeat_ids: bool,
@@ -54,7 +56,9 @@ impl Server {
     pub(crate) fn new(plan: &Plan) -> Self {
         let mut server = Self {
             protocol: plan.protocol,
-            retention: if plan.is_ours() { plan.retention } else { usize::MAX },
+            envelopes: plan.envelopes,
+            streams: plan.streams,
+            retention: plan.retention,
             heartbeat_ms: plan.heartbeat_ms,
             heartbeat_ids: plan.heartbeat_ids,
             retry_ms: plan.server_retry_ms,
@@ -72,6 +76,26 @@ impl Server {
     /// Whether its events are numbered envelopes.
     pub(crate) fn is_envelopes(&self) -> bool {
         matches!(self.protocol, Protocol::Foreign { numbered: true, .. })
+    }
+
+    /// The stream that an event belongs to.
+    pub(crate) fn stream_of(&self, index: usize) -> usize {
+        index % self.streams
+    }
+
+    pub(crate) fn streams(&self) -> usize {
+        self.streams
+    }
+
+    /// The event of a number in a stream.
+    pub(crate) fn index_at(&self, number: &str, stream: &str) -> Option<usize> {
+        let stream: usize = stream.strip_prefix('s')?.parse().ok()?;
+        Some(number.parse::<usize>().ok()? * self.streams + stream)
+    }
+
+    /// Events before this one are not kept any more.
+    pub(crate) fn oldest(&self) -> usize {
+        self.oldest
     }
 
     pub(crate) fn head(&self) -> usize {
@@ -144,9 +168,18 @@ impl Server {
     }
 
     pub(crate) fn data(&self, index: usize) -> String {
-        if self.is_envelopes() {
+        if self.is_envelopes() || self.envelopes {
             let text = "é".repeat(index % 40);
-            return format!(r#"{{"sequence":{index},"stream_id":"s","payload":"{index} {text}"}}"#);
+            let (number, stream) = (index / self.streams, self.stream_of(index));
+            let time = format!(
+                "2026-01-01T00:{:02}:{:02}.{:03}Z",
+                index / 60_000,
+                index / 1_000 % 60,
+                index % 1_000
+            );
+            return format!(
+                r#"{{"sequence":{number},"event_id":"e{index:08}","ts":"{time}","stream_id":"s{stream}","payload":"{index} {text}"}}"#
+            );
         }
         let size = if index.is_multiple_of(13) { 300 } else { index % 40 };
         let line_end = if index.is_multiple_of(7) { "\n" } else { " " };
@@ -206,8 +239,10 @@ impl Server {
             encode::retry(&mut bytes, ms);
         }
         if let Protocol::Foreign { overlap, .. } = self.protocol {
-            let next =
-                self.covered(cursor).map_or(self.head(), |covered| covered.saturating_sub(overlap as usize));
+            let covered = self.covered(cursor);
+            let next = covered.map_or(self.head(), |covered| covered.saturating_sub(overlap as usize));
+            // What it has no more it passes over, and says nothing.
+            let next = next.max(self.oldest);
             return Greeting { bytes, next };
         }
         let (next, position, refused) = self.resume(cursor);

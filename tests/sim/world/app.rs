@@ -1,16 +1,26 @@
-//! The app: its handlers, given events in the order that `pump.ts` gives them, and what it calls at any moment.
+//! The app: its handlers, given events in the order and with the account of `pump.ts`, and what it calls at any moment.
 
-use holdfast_sse::client::Input;
+use holdfast_sse::client::{Input, State};
 
 use super::schedule::Happening;
 use super::{World, trace};
-use crate::page::{Item, What};
+use crate::page::{Account, Flight, Item, Stage, What};
+use crate::plan::OnError;
+
+/// What the app wants done behind the task in which it says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Command {
+    Stop,
+    Reconnect,
+}
 
 impl World {
     pub(super) fn deliver(&mut self) {
         let items = self.page.take_batch();
-        let (first, idle) = (items.first().map(|item| item.token), self.page.pump.running.is_empty());
-        let idle = idle && self.page.pump.waiting.is_empty() && self.page.pump.queue.is_empty();
+        if self.page.pump.closed {
+            return;
+        }
+        let (first, idle) = (items.first().map(|item| item.token), self.page.pump.queue.is_empty());
         self.page.pump.queue.extend(items);
         let finished = self.run_pump();
         if self.dead {
@@ -34,8 +44,7 @@ impl World {
         let mut finished = Vec::new();
         loop {
             let pump = &mut self.page.pump;
-            let busy = pump.running.len() + pump.waiting.len();
-            if pump.ended || (self.plan.concurrency > 0 && busy >= self.plan.concurrency) {
+            if pump.closed || pump.is_busy(&self.plan) {
                 return finished;
             }
             let Some(Item { token, what }) = pump.queue.pop_front() else { return finished };
@@ -47,33 +56,45 @@ impl World {
                 What::Other => finished.push(token),
                 What::Notice(notice) => {
                     trace!(self, "app hears: {notice:?}");
-                    self.check.told(&notice, &self.server);
+                    self.check.told(&notice, &self.plan, &self.server);
                     finished.push(token);
                 }
                 What::Event { index, name, id, data } => {
                     trace!(self, "handler begins: {index} ({id:?})");
-                    self.check.started(index, &name, id.as_deref(), &data, &self.server);
+                    let clock = self.page.clock_max(self.now);
+                    self.check.started(clock, index, &name, id.as_deref(), &data, &self.plan, &self.server);
                     if !self.calm && self.rng.below(400) == 0 {
                         self.command_from_within();
                     }
-                    if self.plan.concurrency == 0 || self.rng.chance(20) {
-                        if self.step() {
-                            return finished;
-                        }
-                        self.check.finished(self.now, index);
+                    let pump = &mut self.page.pump;
+                    let number = pump.next_flight;
+                    pump.next_flight += 1;
+                    let flight = Flight { token, index, account: Account::Open, stage: Stage::Working };
+                    pump.flights.insert(number, flight);
+                    if self.handler_is_called(number) && !self.dead {
                         finished.push(token);
-                    } else {
-                        let pump = &mut self.page.pump;
-                        pump.running.insert(token, index);
-                        let generation = pump.generation;
-                        self.handler_runs(generation, token);
+                    } else if token > self.page.pump.started {
+                        // The handler itself ended the pump, while an earlier event waited to be called again.
+                        let given_back = self.page.pump.give_back(token);
+                        self.check.given_back(given_back.into_iter());
                     }
+                    self.forget_flight(number);
                 }
             }
         }
     }
 
-    fn handler_runs(&mut self, pump: u64, token: u64) {
+    /// Calls the handler of an event; answers whether the event is finished at once.
+    fn handler_is_called(&mut self, number: u64) -> bool {
+        let page = self.page.number;
+        if self.plan.acks {
+            // Before the handler is through, or long after, and in any order.
+            let ms = if self.calm { self.rng.below(5) } else { self.rng.below(self.plan.ack_ms) };
+            self.after(ms, Happening::Acks { page, flight: number });
+        }
+        if self.plan.concurrency == 0 || self.rng.chance(20) {
+            return self.handler_returns(number);
+        }
         // The backlog must be through some day.
         let ms = if self.calm {
             self.rng.below(3)
@@ -82,45 +103,139 @@ impl World {
         } else {
             self.rng.below(30)
         };
-        let page = self.page.number;
-        self.after(ms, Happening::HandlerEnds { page, pump, token });
+        self.after(ms, Happening::HandlerEnds { page, flight: number });
+        false
     }
 
-    pub(super) fn handler_ends(&mut self, generation: u64, token: u64) {
+    /// A handler is through, or failed; answers whether that finished its event.
+    fn handler_returns(&mut self, number: u64) -> bool {
         let fails = !self.calm && self.rng.chance(self.plan.failing_pct);
-        let page = self.page.number;
-        let Some(pump) = self.page.pump_of(generation) else { return };
-        let Some(index) = pump.running.remove(&token) else { return };
-        if fails && !pump.ended {
-            pump.waiting.insert(token, index);
-            trace!(self, "handler fails: {index}");
-            self.after(100, Happening::TryAgain { page, pump: generation, token });
-            return;
-        }
-        let counts = !(pump.ended && token > pump.started);
-        trace!(self, "handler ends: {index}{}", if counts { "" } else { " (was given back)" });
+        let Some(flight) = self.page.pump.flights.get_mut(&number) else { return false };
+        let was_open = flight.account == Account::Open;
+        flight.stage = Stage::Over;
+        trace!(
+            self,
+            "handler {}: {} ({:?})",
+            if fails { "fails" } else { "ends" },
+            flight.index,
+            flight.account
+        );
         if self.step() {
+            return false;
+        }
+        if fails {
+            self.handler_fails(number);
+        } else if self.plan.acks {
+            if let Some(flight) = self.page.pump.flights.get_mut(&number).filter(|_| was_open) {
+                flight.stage = Stage::Unacked;
+            }
+        } else {
+            self.finish(number);
+        }
+        let account = self.page.pump.flights.get(&number).map(|flight| flight.account);
+        was_open && account == Some(Account::Finished)
+    }
+
+    fn handler_fails(&mut self, number: u64) {
+        let page = self.page.number;
+        let Some(flight) = self.page.pump.flights.get_mut(&number) else { return };
+        let (token, is_open) = (flight.token, flight.account == Account::Open);
+        if flight.account == Account::GivenBack {
             return;
         }
-        if counts {
+        match self.plan.on_error {
+            OnError::Skip => self.finish(number),
+            OnError::Retry if !self.page.pump.closed => {
+                if is_open {
+                    flight.stage = Stage::Waiting;
+                    self.after(100, Happening::TryAgain { page, flight: number });
+                }
+            }
+            OnError::Retry | OnError::Stop => {
+                if is_open {
+                    let given_back = self.page.pump.give_back(token);
+                    self.check.given_back(given_back.into_iter());
+                }
+                if !self.page.pump.closed {
+                    self.end_pump();
+                    self.command_due = Some(Command::Stop);
+                } else if self.command_due.is_none() {
+                    // The core has heard of an end, and hears more of it.
+                    self.given_back_due = true;
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, number: u64) {
+        let Some(flight) = self.page.pump.flights.get_mut(&number) else { return };
+        if flight.account == Account::Open {
+            flight.account = Account::Finished;
+            let index = flight.index;
             self.check.finished(self.now, index);
+        }
+    }
+
+    pub(super) fn handler_ends(&mut self, number: u64) {
+        let token = self.page.pump.flights.get(&number).map_or(0, |flight| flight.token);
+        let finished = self.handler_returns(number);
+        if self.dead {
+            return;
+        }
+        if std::mem::take(&mut self.given_back_due) {
+            self.input(Input::Stop { started: self.page.pump.started });
+        }
+        if finished {
             self.input(Input::Done(token));
         }
+        self.forget_flight(number);
         self.go_on();
     }
 
-    pub(super) fn try_again(&mut self, generation: u64, token: u64) {
-        let Some(pump) = self.page.pump_of(generation) else { return };
-        let Some(index) = pump.waiting.remove(&token) else { return };
-        if pump.ended {
+    pub(super) fn try_again(&mut self, number: u64) {
+        let Some(flight) = self.page.pump.flights.get_mut(&number) else { return };
+        if flight.stage != Stage::Waiting {
+            self.forget_flight(number);
             return;
         }
-        pump.running.insert(token, index);
-        trace!(self, "handler begins again: {index}");
-        self.handler_runs(generation, token);
+        flight.stage = Stage::Working;
+        let token = flight.token;
+        trace!(self, "handler begins again: {}", flight.index);
+        if self.handler_is_called(number) && !self.dead {
+            self.input(Input::Done(token));
+        }
+        self.forget_flight(number);
+        self.go_on();
+    }
+
+    pub(super) fn acks(&mut self, number: u64) {
+        let Some(flight) = self.page.pump.flights.get_mut(&number) else { return };
+        trace!(self, "app acks {} ({:?})", flight.index, flight.account);
+        if flight.account == Account::Open {
+            if flight.stage != Stage::Working {
+                flight.stage = Stage::Over;
+            }
+            let token = flight.token;
+            self.finish(number);
+            self.input(Input::Done(token));
+        }
+        self.forget_flight(number);
+        self.go_on();
+    }
+
+    /// What is over, and gets no ack any more, counts no more.
+    fn forget_flight(&mut self, number: u64) {
+        let flights = &mut self.page.pump.flights;
+        let is_over = |flight: &&Flight| flight.stage == Stage::Over && flight.account != Account::Open;
+        if flights.get(&number).filter(is_over).is_some() {
+            flights.remove(&number);
+        }
     }
 
     fn go_on(&mut self) {
+        if self.dead {
+            return;
+        }
         let finished = self.run_pump();
         for token in finished {
             self.input(Input::Done(token));
@@ -130,7 +245,11 @@ impl World {
     pub(super) fn forget(&mut self) {
         trace!(self, "app: clearCursor()");
         let in_hand = self.page.in_hand();
-        self.check.cursor_forgotten(in_hand.into_iter(), &self.server);
+        // A stream that is open goes on from where it is, and so does a request that may not be made anew.
+        let goes_on = self.page.client.state() == State::Open || !self.plan.may_repeat();
+        let cursor = if goes_on { String::new() } else { self.page.client.last_event_id().to_owned() };
+        self.check.cursor_forgotten(&cursor, in_hand.into_iter(), &self.server);
+        self.check.prompt(self.page.clock_max(self.now), true, false);
         self.page.forgot_before_restore |= !self.page.is_restored;
         let clock = self.page.clock(self.now);
         self.page.client.handle_input(clock, Input::ClearCursor);
@@ -138,37 +257,46 @@ impl World {
 
     /// What a handler asks for ends its pump at once, and is done right behind the task.
     fn command_from_within(&mut self) {
-        trace!(self, "a handler calls stop() or reconnect()");
-        self.page.end_pump();
-        self.command_due = true;
+        let command = if self.rng.chance(50) { Command::Reconnect } else { Command::Stop };
+        trace!(self, "a handler calls for {command:?}");
+        self.end_pump();
+        self.command_due = Some(command);
     }
 
     /// stop() and connect(), or reconnect(), at any moment.
     pub(super) fn app_changes_its_mind(&mut self) {
-        if self.page.frozen {
-            return;
+        let command = if self.rng.chance(50) { Command::Reconnect } else { Command::Stop };
+        if !self.page.frozen {
+            self.command(command);
         }
+    }
+
+    pub(super) fn command(&mut self, command: Command) {
+        self.given_back_due = false;
         let started = self.end_pump();
-        self.check.prompt(self.now);
-        if self.rng.chance(50) {
-            trace!(self, "app: reconnect() behind {started}");
-            self.page.renew_pump();
-            self.tell_network();
-            self.input(Input::Reconnect { started });
-        } else {
-            trace!(self, "app: stop() behind {started}");
-            self.input(Input::Stop { started });
-            let (wait, page) = (self.rng.below(2_000), self.page.number);
-            self.after(wait, Happening::AppConnects { page });
+        match command {
+            Command::Reconnect => {
+                trace!(self, "app: reconnect() behind {started}");
+                self.page.pump.closed = false;
+                self.tell_network();
+                self.input(Input::Reconnect { started });
+            }
+            Command::Stop => {
+                trace!(self, "app: stop() behind {started}");
+                self.input(Input::Stop { started });
+                let (wait, page) = (self.rng.below(2_000), self.page.number);
+                self.after(wait, Happening::AppConnects { page });
+            }
         }
     }
 
     /// Answers the last record that the app was given.
     pub(super) fn end_pump(&mut self) -> u64 {
-        self.page.end_pump();
-        self.check.given_back(self.page.given_back().into_iter());
-        if !self.plan.is_ours() && self.page.client.last_event_id().is_empty() {
-            self.check.begins_without_place();
+        let given_back = self.page.pump.close();
+        self.check.given_back(given_back.into_iter());
+        self.check.gives_up_beyond(self.page.client.last_event_id(), &self.plan, &self.server);
+        if self.page.client.last_event_id().is_empty() {
+            self.check.begins_without_place(self.plan.is_ours());
         }
         self.page.pump.started
     }

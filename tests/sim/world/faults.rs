@@ -2,13 +2,14 @@
 
 use holdfast_sse::client::Input;
 
+use super::app::Command;
 use super::schedule::Happening;
 use super::service::Mood;
 use super::{World, trace};
 
 impl World {
     pub(super) fn fault(&mut self) {
-        match self.rng.below(16) {
+        match self.rng.below(18) {
             0 | 1 => {
                 trace!(self, "FAULT: all connections are cut");
                 self.cut_all();
@@ -46,7 +47,7 @@ impl World {
                 trace!(self, "FAULT: offline");
                 self.online = false;
                 if !self.page.frozen {
-                    self.input(Input::Offline);
+                    self.hear_of_network();
                 }
                 let wait = self.rng.between(100, 10_000);
                 self.after(wait, Happening::Online);
@@ -82,8 +83,24 @@ impl World {
                 trace!(self, "FAULT: the page's clock jumps by {ms}");
                 self.page.jump(ms);
                 self.check.clock_jumped(self.now);
+                // So late a timer tells of a sleep, in which sockets die.
+                if ms > 90_000 && !self.page.frozen && self.rng.chance(50) {
+                    trace!(self, "the page wakes up");
+                    self.hear_of_network();
+                }
             }
             13 | 14 => self.app_changes_its_mind(),
+            15 | 16 => {
+                if !self.page.frozen {
+                    trace!(self, "FAULT: nobody sees the page");
+                    self.input(Input::Flush);
+                    self.page.hidden = true;
+                    self.check.hidden(self.now);
+                    self.input(Input::Hidden);
+                    let (wait, page) = (self.rng.between(100, 10_000), self.page.number);
+                    self.after(wait, Happening::Seen { page });
+                }
+            }
             _ => {
                 if !self.page.frozen && self.rng.chance(30) {
                     self.forget();
@@ -127,6 +144,9 @@ impl World {
         if self.page.frozen {
             self.thaw(true);
         }
+        if self.page.hidden {
+            self.page_is_seen();
+        }
         for connection in &mut self.connections {
             connection.breaks_after = None;
         }
@@ -134,9 +154,7 @@ impl World {
         // would have to help.
         let dead = self.current().is_some_and(|current| self.connections[current].broken);
         if dead && self.page.client.stats().heartbeats == 0 {
-            let started = self.end_pump();
-            self.page.renew_pump();
-            self.input(Input::Reconnect { started });
+            self.command(Command::Reconnect);
         }
     }
 }

@@ -14,16 +14,19 @@ use std::rc::Rc;
 
 use holdfast_sse::client::{State, StoredRecord};
 
+use self::app::Command;
 use self::network::Connection;
 use self::schedule::{Entry, Happening};
 use self::service::Mood;
-use super::check::Checker;
+use super::check::{Broken, Checker, Invariant};
+use super::mutant::Mutant;
 use super::page::Page;
 use super::plan::Plan;
 use super::rng::Rng;
 use super::server::Server;
 
 pub(crate) struct World {
+    mutant: Option<Mutant>,
     rng: Rng,
     plan: Plan,
     now: u64,
@@ -41,8 +44,10 @@ pub(crate) struct World {
     /// The page is killed after so many more steps of its task.
     kill_in: Option<u64>,
     dead: bool,
-    /// A handler asked for a stop or a new connection.
-    command_due: bool,
+    /// What the app asked for in the midst of a task.
+    command_due: Option<Command>,
+    /// A handler failed behind a stop: the core is to hear what comes again.
+    given_back_due: bool,
     trace: Option<Trace>,
 }
 
@@ -51,7 +56,7 @@ pub(crate) type Trace = Rc<RefCell<Vec<String>>>;
 
 /// How a run went.
 pub(crate) struct Outcome {
-    pub(crate) broken: Option<String>,
+    pub(crate) broken: Option<Broken>,
     pub(crate) deliveries: u64,
     pub(crate) pages: u64,
 }
@@ -65,20 +70,31 @@ macro_rules! trace {
 }
 use trace;
 
+/// A run of a client with a defect, in a world that brings it to light.
+pub(crate) struct Trial {
+    pub(crate) mutant: Mutant,
+    pub(crate) plan: fn(&mut Plan),
+}
+
 /// Runs one seed.
-pub(crate) fn run(seed: u64, trace: Option<&Trace>) -> Outcome {
+pub(crate) fn run(seed: u64, trace: Option<&Trace>, trial: Option<&Trial>) -> Outcome {
     let mut rng = Rng::new(seed);
-    let plan = Plan::draw(&mut rng);
+    let mut plan = Plan::draw(&mut rng);
+    if let Some(trial) = trial {
+        (trial.plan)(&mut plan);
+    }
+    let mutant = trial.map(|trial| trial.mutant);
     if let Some(trace) = trace {
         trace.borrow_mut().push(format!("{plan:#?}"));
     }
     let mut world = World {
+        mutant,
         now: 0,
         order: 0,
         queue: BinaryHeap::new(),
         server: Server::new(&plan),
         connections: Vec::new(),
-        page: Page::new(0, &plan),
+        page: Page::new(0, &plan, mutant),
         store: None,
         check: Checker::default(),
         mood: Mood::Well,
@@ -87,7 +103,8 @@ pub(crate) fn run(seed: u64, trace: Option<&Trace>) -> Outcome {
         calm: false,
         kill_in: None,
         dead: false,
-        command_due: false,
+        command_due: None,
+        given_back_due: false,
         trace: trace.cloned(),
         rng,
         plan,
@@ -120,11 +137,14 @@ impl World {
             }
             self.now = self.now.max(entry.at);
             self.happen(entry.what);
-            if std::mem::take(&mut self.command_due) && !self.dead {
-                self.app_changes_its_mind();
+            if let Some(command) = self.command_due.take()
+                && !self.dead
+            {
+                self.command(command);
             }
             if self.dead {
                 self.dead = false;
+                self.given_back_due = false;
                 trace!(self, "the page is killed");
                 self.load_page();
             }
@@ -144,12 +164,13 @@ impl World {
         if self.check.broken.is_none() {
             if self.page.client.state() != State::Open {
                 let state = self.page.client.state();
-                self.check.broken = Some(format!("long after the last fault the stream is {state:?}"));
+                let what = format!("long after the last fault the stream is {state:?}");
+                self.check.fail(Invariant::Recovers, what);
             }
             self.check.run_ends(&self.server);
         }
         if let Some(broken) = self.check.broken.clone() {
-            trace!(self, "BROKEN: {broken}");
+            trace!(self, "BROKEN: {:?}: {}", broken.invariant, broken.what);
         }
     }
 }

@@ -6,6 +6,7 @@ use holdfast_sse::client::{Code, Head, Input, Request, RequestId, TransportError
 
 use super::schedule::Happening;
 use super::{World, trace};
+use crate::pace::End;
 
 /// What comes out of the network at a client's end.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub(super) struct Connection {
     pub(super) cursor: String,
     /// The client still wants it.
     pub(super) wanted: bool,
+    /// Its head was one that ended it.
+    pub(super) answered: bool,
     /// Answers may reach the client after it gave the request up.
     pub(super) leaks: bool,
     /// Index of the next event, while the server serves it.
@@ -44,7 +47,8 @@ impl World {
     pub(super) fn request(&mut self, request: Request) {
         trace!(self, "client: request {} from {:?}", request.id.0, request.last_event_id);
         self.check.line_is_dead = false;
-        self.check.request(self.now, &request.last_event_id, self.online);
+        let clock = self.page.clock_max(self.now);
+        self.check.request(self.now, clock, &request.last_event_id, self.online, &self.plan);
         let breaks = !self.calm && self.rng.chance(self.plan.cut_pct);
         let breaks_after = breaks.then(|| {
             let bytes_max = self.rng.pick(&[400, 6_000]);
@@ -55,6 +59,7 @@ impl World {
             request: request.id,
             cursor: request.last_event_id,
             wanted: true,
+            answered: false,
             leaks: self.rng.chance(30),
             next: None,
             inbox: VecDeque::new(),
@@ -132,28 +137,44 @@ impl World {
                 line.inbox.clear();
                 return;
             }
-            if line.wanted && !self.page.client.is_drained() {
+            // As fetch.rs: the head is taken in whatever the app does, the body while it is not busy.
+            let is_head = matches!(line.inbox.front(), Some(Arrival::Head(_)));
+            if line.wanted && !is_head && !self.page.client.is_drained() {
                 return;
             }
             let Some(arrival) = line.inbox.pop_front() else { return };
-            let id = line.request;
+            let (id, wanted, clock) = (line.request, line.wanted, self.page.clock_max(self.now));
             match arrival {
                 Arrival::Head(head) => {
+                    line.answered = head.status != 200 || head.content_type.as_deref() == Some("text/html");
+                    if wanted {
+                        self.check.answered(clock, &head, &self.plan);
+                    }
                     trace!(self, "head {} for {}", head.status, id.0);
                     self.input(Input::Head(id, head));
                 }
                 Arrival::Bytes(bytes) => {
+                    let unfinished = self.page.client.unfinished();
+                    if wanted && unfinished >= self.plan.config.unfinished_max.max(1) {
+                        self.check.read_while_busy(unfinished);
+                    }
                     trace!(self, "bytes for {}: {:?}", id.0, String::from_utf8_lossy(&bytes));
                     self.input(Input::Bytes(id, &bytes));
                 }
                 Arrival::End => {
                     trace!(self, "end of {}", id.0);
                     self.connections[connection].wanted = false;
+                    if wanted {
+                        self.check.request_ended(clock, End::Failed, &self.plan);
+                    }
                     self.input(Input::End(id));
                 }
                 Arrival::Failed => {
                     trace!(self, "failure of {}", id.0);
                     self.connections[connection].wanted = false;
+                    if wanted {
+                        self.check.request_ended(clock, End::Failed, &self.plan);
+                    }
                     let message = "simulated".to_owned();
                     let error = TransportError { code: Code::NetworkError, message, retry: true };
                     self.input(Input::Failed(id, error));

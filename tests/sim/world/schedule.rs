@@ -13,8 +13,9 @@ pub(super) enum Happening {
     Ask { connection: usize },
     Arrive { connection: usize, arrival: Arrival },
     LateFrame { connection: usize, index: usize },
-    HandlerEnds { page: u64, pump: u64, token: u64 },
-    TryAgain { page: u64, pump: u64, token: u64 },
+    HandlerEnds { page: u64, flight: u64 },
+    TryAgain { page: u64, flight: u64 },
+    Acks { page: u64, flight: u64 },
     Restored { page: u64 },
     Stored { page: u64, record: StoredRecord },
     AppConnects { page: u64 },
@@ -24,6 +25,7 @@ pub(super) enum Happening {
     ServerUp,
     Online,
     Thaw { page: u64, tells: bool },
+    Seen { page: u64 },
     Calm,
 }
 
@@ -80,46 +82,41 @@ impl World {
                 let bytes = self.server.event(index);
                 self.send(connection, bytes);
             }
-            Happening::HandlerEnds { page, pump, token } if page == self.page.number => {
-                if self.page.frozen {
-                    self.after(50, Happening::HandlerEnds { page, pump, token });
-                } else {
-                    self.handler_ends(pump, token);
-                }
+            // A task of a frozen page waits.
+            what @ (Happening::HandlerEnds { page, .. }
+            | Happening::TryAgain { page, .. }
+            | Happening::Acks { page, .. }
+            | Happening::Restored { page }
+            | Happening::AppConnects { page }
+            | Happening::Seen { page })
+                if page == self.page.number && self.page.frozen =>
+            {
+                self.after(50, what);
             }
-            Happening::TryAgain { page, pump, token } if page == self.page.number => {
-                if self.page.frozen {
-                    self.after(50, Happening::TryAgain { page, pump, token });
-                } else {
-                    self.try_again(pump, token);
-                }
-            }
-            Happening::Restored { page } if page == self.page.number => {
-                if self.page.frozen {
-                    self.after(50, Happening::Restored { page });
-                } else {
-                    self.restored();
-                }
-            }
-            Happening::Stored { page, record } if page == self.page.number => self.write(record),
+            Happening::HandlerEnds { page, flight } if page == self.page.number => self.handler_ends(flight),
+            Happening::TryAgain { page, flight } if page == self.page.number => self.try_again(flight),
+            Happening::Acks { page, flight } if page == self.page.number => self.acks(flight),
+            Happening::Restored { page } if page == self.page.number => self.restored(),
+            // Also of a page that is gone: the write was begun.
+            Happening::Stored { page, record } => self.write(page, record),
             Happening::AppConnects { page } if page == self.page.number => {
-                if self.page.frozen {
-                    self.after(50, Happening::AppConnects { page });
-                } else {
-                    trace!(self, "app: connect()");
-                    self.check.prompt(self.now);
-                    self.page.renew_pump();
-                    self.tell_network();
-                    self.input(Input::Connect);
-                }
+                trace!(self, "app: connect()");
+                self.page.pump.closed = false;
+                self.tell_network();
+                self.input(Input::Connect);
+            }
+            Happening::Seen { page } if page == self.page.number => {
+                trace!(self, "the page is seen");
+                self.page_is_seen();
             }
             // Of an earlier page, or an earlier timer.
             Happening::Wake { .. }
             | Happening::HandlerEnds { .. }
             | Happening::TryAgain { .. }
+            | Happening::Acks { .. }
             | Happening::Restored { .. }
-            | Happening::Stored { .. }
-            | Happening::AppConnects { .. } => {}
+            | Happening::AppConnects { .. }
+            | Happening::Seen { .. } => {}
             Happening::Publish => self.publish(),
             Happening::Beat => {
                 for connection in 0..self.connections.len() {
@@ -140,9 +137,8 @@ impl World {
                 if !self.online {
                     trace!(self, "online");
                     self.online = true;
-                    self.check.prompt(self.now);
                     if !self.page.frozen {
-                        self.input(Input::Online);
+                        self.hear_of_network();
                     }
                 }
             }

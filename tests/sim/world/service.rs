@@ -42,8 +42,15 @@ impl World {
             Mood::Well | Mood::OpensAndCloses => {
                 self.arrive(connection, answer(200, "text/event-stream; charset=utf-8", None));
                 let cursor = self.connections[connection].cursor.clone();
-                if cursor.is_empty() {
+                let is_unknown = !self.plan.is_ours() && self.server.covered(&cursor).is_none();
+                if cursor.is_empty() || is_unknown {
                     self.check.fresh_start(&self.server);
+                }
+                if is_unknown && !cursor.is_empty() {
+                    self.check.cursor_unknown();
+                }
+                if let (false, Some(covered)) = (self.plan.is_ours(), self.server.covered(&cursor)) {
+                    self.check.passed_over(covered..self.server.oldest(), &self.plan, &self.server);
                 }
                 let seen = if self.plan.strips_cursor { "" } else { cursor.as_str() };
                 let greeting = self.server.greet(seen);
@@ -57,6 +64,7 @@ impl World {
                 for index in greeting.next..self.server.head() {
                     if self.server.fates[index] == Fate::Stored {
                         replay.extend(self.server.event(index));
+                        self.check.sent(self.page.clock_max(self.now), index);
                     }
                 }
                 self.connections[connection].next = Some(self.server.head());
@@ -87,11 +95,16 @@ impl World {
 
     fn send_live(&mut self, connection: usize, index: usize) {
         let bytes = self.server.event(index);
-        if !self.plan.is_numbered() || self.calm || !self.rng.chance(self.plan.bend_pct) {
+        self.check.sent(self.page.clock_max(self.now), index);
+        if self.calm || !self.rng.chance(self.plan.bend_pct) {
             self.send(connection, bytes);
             return;
         }
-        match self.rng.below(3) {
+        let way = self.rng.below(3);
+        if way > 0 {
+            self.check.bent(index, self.plan.is_numbered());
+        }
+        match way {
             0 => {
                 trace!(self, "twice on the wire: {index}");
                 self.send(connection, bytes.clone());
