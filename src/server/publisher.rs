@@ -17,6 +17,8 @@ pub struct Message {
     name: String,
     content: Content,
     key: Option<String>,
+    /// Makes the content that the key stands for another one than that of an equal message.
+    nonce: Option<String>,
     trace_id: Option<String>,
     correlation_id: Option<String>,
 }
@@ -50,7 +52,7 @@ impl Message {
     }
 
     fn new(name: String, content: Content) -> Self {
-        Self { name, content, key: None, trace_id: None, correlation_id: None }
+        Self { name, content, key: None, nonce: None, trace_id: None, correlation_id: None }
     }
 
     /// Makes publishing repeatable: the same message to the same channel under the same key stores nothing the second
@@ -58,6 +60,13 @@ impl Message {
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// A key that only this one message has: an equal one of somebody else is refused under it, so that a duplicate is
+    /// surely this message, stored by an attempt whose answer got lost.
+    pub(super) fn contested_key(mut self, key: String) -> Self {
+        (self.key, self.nonce) = (Some(key), Some(clock::event_id()));
         self
     }
 
@@ -111,7 +120,9 @@ impl Message {
         self.check(event_bytes_max)?;
         let (Content::Payload(text) | Content::Text(text)) = &self.content;
         let kind = if matches!(self.content, Content::Text(_)) { "text" } else { "payload" };
-        let key = self.key.as_ref().map(|key| Key::new(key.clone(), &[kind, &self.name, text]));
+        let mut parts = vec![kind, self.name.as_str(), text.as_str()];
+        parts.extend(self.nonce.as_deref());
+        let key = self.key.as_ref().map(|key| Key::new(key.clone(), &parts));
         let begin = match &self.content {
             Content::Payload(payload) => Some(self.envelope_begin(payload)),
             Content::Text(_) => None,

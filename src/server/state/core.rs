@@ -197,11 +197,12 @@ impl Core {
             let Some(change) = decide(&entry)? else { return Ok(false) };
             // The log takes one event a key: of all changes to the value of this event, the first.
             let key = format!("holdfast.state:{}:{}", self.key, hub.id(entry.base));
-            let message = self.message(&change).idempotency_key(key);
+            let message = self.message(&change).contested_key(key);
             let place = match publisher.append(self.channel.name(), message).await {
-                Ok(appended) if !appended.duplicate => appended.place,
+                // A duplicate is this very change: it was stored, and the log tried again since the answer got lost.
+                Ok(appended) => appended.place,
                 // Somebody was faster, with the same value or with another.
-                Ok(_) | Err(PublishError::Log(LogError::KeyReused)) => continue,
+                Err(PublishError::Log(LogError::KeyReused)) => continue,
                 Err(error) => return Err(error.into()),
             };
             let value = match change {
