@@ -3,6 +3,10 @@
 
 pub mod own_log;
 #[cfg(feature = "redis")]
+pub mod node;
+#[cfg(feature = "redis")]
+pub mod proxy;
+#[cfg(feature = "redis")]
 pub mod redis;
 
 use std::io::{BufRead, BufReader};

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// What a Redis keeps when it is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,42 @@ impl Redis {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes it a replica of what answers at a local port, and waits until it has all that is there.
+    pub async fn follow(&self, port: u16) {
+        assert_eq!(self.ask(&["REPLICAOF", "127.0.0.1", &port.to_string()]), "OK");
+        let synced = async {
+            while !self.ask(&["INFO", "replication"]).contains("master_link_status:up") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), synced).await.expect("a replica");
+    }
+
+    /// Waits until a replica has all that was said to its primary.
+    pub async fn caught_up_with(&self, primary: &Self) {
+        let offset = |redis: &Self| {
+            let info = redis.ask(&["INFO", "replication"]);
+            let line = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+            line.expect("an offset").trim().parse::<u64>().expect("a number")
+        };
+        let reached = offset(primary);
+        let caught_up = async {
+            while offset(self) < reached {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), caught_up).await.expect("a replica that keeps up");
+    }
+
+    /// Makes it a primary.
+    pub fn promote(&self) {
+        assert_eq!(self.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
     }
 
     pub fn signal(&self, name: &str) {

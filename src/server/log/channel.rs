@@ -125,11 +125,7 @@ pub(crate) struct Ring {
 impl Ring {
     /// Adds the event that follows the head, which may be the first of a later epoch.
     pub(crate) fn push(&mut self, frame: Frame) {
-        let head = self.bounds.head;
-        if frame.place.generation != head.generation && head.sequence > 0 {
-            self.bounds.ends.push((head.generation, head.sequence));
-        }
-        self.bounds.head = frame.place;
+        self.move_head(frame.place);
         self.bytes += frame.bytes.len();
         self.frames.push_back(frame);
     }
@@ -146,7 +142,16 @@ impl Ring {
         self.frames.clear();
         self.bytes = 0;
         self.floor = head;
-        self.bounds.head = head;
+        self.move_head(head);
+    }
+
+    /// Where a later epoch begins, remembers where the one before it ended.
+    fn move_head(&mut self, place: Place) {
+        let head = std::mem::replace(&mut self.bounds.head, place);
+        if head.generation < place.generation && head.sequence > 0 {
+            self.bounds.ends.retain(|end| end.0 < head.generation);
+            self.bounds.ends.push((head.generation, head.sequence));
+        }
     }
 
     /// Lets go of the oldest frames beyond a limit.

@@ -13,6 +13,7 @@
 //! newest epoch, does nothing, and a new epoch begins. (The id also changes with a server's first replica: an epoch too
 //! many costs nothing.) The nodes that are still there tell the log how far the epoch
 //! before had come, as far as they know: readers then hear how many events are missing.
+//! What only a node knew that is gone, too, or that tells after others have gone on, is not counted to those.
 
 mod link;
 mod options;
@@ -63,10 +64,11 @@ impl RedisLog {
     /// # Errors
     /// The options cannot be used, or Redis does not answer.
     pub async fn open(options: RedisOptions) -> Result<Self, LogError> {
-        let client = options.client()?;
-        let link = || Link::new(client.clone(), &options);
+        let clients = options.clients()?;
+        let link = || Link::new(clients.clone(), &options);
         let (to_write, to_follow) = (link(), link());
         let shared = Arc::new(Shared::new(options.clone(), link()));
+        shared.check_prefix().await?;
         shared.begin_epoch(false).await?;
         let (appends, inbox) = mpsc::unbounded_channel();
         let (watches, to_watch) = mpsc::channel(WATCHES_MAX);

@@ -67,7 +67,8 @@ pub(super) fn epochs_key(options: &RedisOptions) -> String {
     key(options, "", "epochs")
 }
 
-pub(super) fn append(options: &RedisOptions, channel: &str, event: &NewEvent) -> Call {
+/// Stores an event in the epoch `generation`, and in no other.
+pub(super) fn append(options: &RedisOptions, generation: u32, channel: &str, event: &NewEvent) -> Call {
     let of_log = |of| key(options, "", of);
     let of = |of| key(options, channel, of);
     let keys = [of_log("log"), of_log("channels"), of("meta"), of("events"), of("keys"), of("key_order")];
@@ -84,7 +85,7 @@ pub(super) fn append(options: &RedisOptions, channel: &str, event: &NewEvent) ->
         None => call.command.arg("").arg(""),
     };
     call.command.arg(keep.events_max).arg(keep.bytes_max).arg(keep.age_ms_max).arg(keep.keys_max);
-    call.command.arg(keep.channels_max).arg(options.keys_age_ms_max.max(1));
+    call.command.arg(keep.channels_max).arg(options.keys_age_ms_max.max(1)).arg(generation);
     call
 }
 
@@ -109,11 +110,18 @@ pub(super) fn begin(options: &RedisOptions, name: &str, least: u32, force: bool)
     call
 }
 
-pub(super) fn raise(options: &RedisOptions, channel: &str, place: Place) -> Call {
+pub(super) fn raise(options: &RedisOptions, channel: &str, place: Place, epoch: &str) -> Call {
     let keys = [epochs_key(options), key(options, "", "channels"), key(options, channel, "meta")];
     let mut call = Call::new(&RAISE, &keys);
-    call.command.arg(channel).arg(place.generation).arg(place.sequence);
+    call.command.arg(channel).arg(place.generation).arg(place.sequence).arg(epoch);
     call
+}
+
+/// Whether there is a log of this prefix.
+pub(super) fn exists(options: &RedisOptions) -> Call {
+    let mut command = redis::cmd("EXISTS");
+    command.arg(key(options, "", "log"));
+    Call { command }
 }
 
 /// All epochs, as numbers and names.

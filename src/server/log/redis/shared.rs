@@ -1,7 +1,7 @@
 //! What writer, tail and readers of one process share: the epochs, the channels, and what Redis is asked.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redis::{Pipeline, Value};
@@ -27,6 +27,9 @@ pub(super) struct Shared {
     /// The channels whose events are pushed to us, by their topics.
     watched: Mutex<HashMap<String, Arc<Channel>>>,
     tails_bytes: AtomicUsize,
+    /// The epoch that began last of those before which the log was told what this process knew.
+    told: AtomicU32,
+    telling: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
@@ -38,7 +41,25 @@ impl Shared {
             epochs: RwLock::default(),
             watched: Mutex::default(),
             tails_bytes: AtomicUsize::new(0),
+            told: AtomicU32::new(0),
+            telling: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Refuses a prefix that could be another one's with the beginning of a channel's name.
+    pub(super) async fn check_prefix(&self) -> Result<(), LogError> {
+        let prefix = &self.options.prefix;
+        if !prefix.contains(':') {
+            return Ok(());
+        }
+        let Value::Int(0) = self.link.call(&scripts::exists(&self.options)).await? else {
+            tracing::warn!(event = "log.ambiguous_prefix", prefix, "two logs could share what they store");
+            return Ok(());
+        };
+        Err(LogError::Storage(format!(
+            "the prefix of a new Redis log takes no colon, which would let it share events with another log: write {}",
+            prefix.replace(':', ".")
+        )))
     }
 
     pub(super) fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {
@@ -97,7 +118,8 @@ impl Shared {
                 return Err(strange());
             };
             if generation >= newest && self.learn(generation, &epoch) {
-                return self.load_epochs().await;
+                self.load_epochs().await?;
+                return self.tell().await;
             }
             force = true;
         }
@@ -121,8 +143,10 @@ impl Shared {
                 self.begin_epoch(true).await?;
                 continue;
             }
-            if newest.0 > newest_known {
+            if newest.0 > self.told() {
                 self.load_epochs().await?;
+                self.tell().await?;
+                continue;
             }
             if bounds.head < known && known.sequence > 0 {
                 self.raise(&[(channel.name(), known)]).await?;
@@ -141,19 +165,40 @@ impl Shared {
         ))
     }
 
-    /// Tells the log of all that this process knows to have been given out.
-    pub(super) async fn raise_all(&self) -> Result<(), LogError> {
+    pub(super) fn told(&self) -> u32 {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// Where an epoch began, tells the log of all that this process knows to have been given out before. That comes before
+    /// a channel here takes over anything of the new epoch, and before this process stores anything in it: who reads the
+    /// new epoch then hears of what is missing.
+    pub(super) async fn tell(&self) -> Result<(), LogError> {
+        let newest = self.newest_generation();
+        if self.told() == newest {
+            return Ok(());
+        }
+        let _turn = self.telling.lock().await;
+        if self.told() >= newest {
+            return Ok(());
+        }
         let channels: Vec<Arc<Channel>> = {
             let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
             directory.all().cloned().collect()
         };
         let heads: Vec<_> = channels
             .iter()
-            .map(|channel| (channel.name(), channel.bounds().head))
-            .filter(|(_, head)| head.sequence > 0)
+            .flat_map(|channel| {
+                let Bounds { head, ends, .. } = channel.bounds();
+                let ends = ends.into_iter().map(|(generation, sequence)| Place { generation, sequence });
+                ends.chain([head]).map(|place| (channel.name(), place)).collect::<Vec<_>>()
+            })
+            .filter(|(_, place)| place.sequence > 0)
             .collect();
         for heads in heads.chunks(RAISES_AT_ONCE) {
             self.raise(heads).await?;
+        }
+        if self.told.swap(newest, Ordering::AcqRel) != 0 {
+            tracing::warn!(event = "log.epoch_begun", "Redis was restarted, replaced or emptied");
         }
         Ok(())
     }
@@ -161,7 +206,8 @@ impl Shared {
     async fn raise(&self, heads: &[(&str, Place)]) -> Result<(), LogError> {
         let mut pipeline = Pipeline::new();
         for (name, head) in heads {
-            pipeline.add_command(scripts::raise(&self.options, name, *head).into_command());
+            let Some(epoch) = self.epoch(head.generation) else { continue };
+            pipeline.add_command(scripts::raise(&self.options, name, *head, &epoch).into_command());
         }
         let answers = self.link.pipeline(&mut pipeline).await?;
         answers

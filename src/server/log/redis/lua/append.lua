@@ -1,8 +1,9 @@
 -- Stores an event, its number and its key.
 -- KEYS: log, channels, meta, events, keys, order
--- ARGV: channel, topic, name, before, after, numbered, key, content, events, bytes, age, keys, channels, key age
+-- ARGV: channel, topic, name, before, after, numbered, key, content, events, bytes, age, keys, channels, key age, epoch
 local generation, epoch = newest_epoch(KEYS[1])
-if not generation then return {'unproven'} end
+-- In an epoch that somebody else began, a node first tells what it knows of the one before.
+if generation ~= ARGV[15] then return {'unproven'} end
 if ARGV[7] ~= '' then
   local known = redis.call('HGET', KEYS[5], ARGV[7])
   if known then return {'known', known} end

@@ -1,10 +1,20 @@
 -- Remembers that numbers up to this one were given out in an epoch, though their events are lost: then clients hear
 -- how many are missing.
 -- KEYS: epochs, channels, meta
--- ARGV: channel, generation, sequence
-if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return 0 end
+-- ARGV: channel, generation, sequence, epoch
 local meta = redis.call('HMGET', KEYS[3], 'generation', 'sequence')
 local generation, sequence = tonumber(ARGV[2]), tonumber(ARGV[3])
+local epoch = redis.call('HGET', KEYS[1], ARGV[2])
+if epoch ~= ARGV[4] then
+  if epoch then return 0 end
+  -- It was lost with its beginning. A log that has nothing of before begins anew instead.
+  local follows = false
+  for _, number in ipairs(redis.call('HKEYS', KEYS[1])) do
+    follows = follows or tonumber(number) < generation
+  end
+  if not follows then return 0 end
+  redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
+end
 if meta[1] and tonumber(meta[1]) > generation then
   local known = redis.call('HGET', KEYS[3], 'end:' .. ARGV[2])
   if tonumber(known or '0') < sequence then redis.call('HSET', KEYS[3], 'end:' .. ARGV[2], ARGV[3]) end
