@@ -220,7 +220,12 @@ async fn replicas_that_must_have_an_event_are_waited_for() {
 async fn what_cannot_be_used_is_said_without_the_password() {
     for (options, expected) in [
         (RedisOptions::new("http://user:hunter2@host"), "the URL of the Redis log cannot be used"),
-        (RedisOptions::new("rediss://user:hunter2@host"), "the URL of the Redis log cannot be used"),
+        (
+            RedisOptions::new("redis://127.0.0.1:1,http://user:hunter2@host"),
+            "the URL of the Redis log cannot be used",
+        ),
+        (RedisOptions::new("rediss://user:hunter2,@127.0.0.1:1"), "Redis: "),
+        (RedisOptions::new("redis://:hunter2@127.0.0.1:1, rediss://user:hunter2@127.0.0.1:1"), "Redis: "),
         (RedisOptions::new("redis://user:hunter2@127.0.0.1:1"), "Redis: "),
         (
             RedisOptions { prefix: "a b".to_owned(), ..RedisOptions::new("redis://:hunter2@host") },

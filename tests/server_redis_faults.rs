@@ -3,6 +3,7 @@
 
 mod server_support;
 
+use std::process::Stdio;
 use std::sync::Arc;
 
 use holdfast_sse::server::{
@@ -12,7 +13,7 @@ use holdfast_sse::server::{
 use server_support::node::{Node, numbers, texts};
 use server_support::proxy::Proxy;
 use server_support::redis::{Persistence, Redis};
-use server_support::{Reader, ask, get, resume};
+use server_support::{Reader, Server, ask, get, resume, try_publish};
 
 // E13, E14: what was stored once counts once, though its answer got lost and the node asked again.
 #[tokio::test(flavor = "multi_thread")]
@@ -193,4 +194,29 @@ async fn prefixes_cannot_run_into_channels() {
         }
         opened.push(node);
     }
+}
+
+// TLS to Redis, with a certificate that must be known.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_over_tls_is_used_where_its_certificate_is_trusted() {
+    let (redis, dir) = (Redis::start_with_tls(), tempfile::tempdir().expect("a folder"));
+    let command = || {
+        let mut command = Server::command(dir.path());
+        command.env("SSE_REDIS_URL", redis.url());
+        command
+    };
+    let refused = command().stderr(Stdio::piped()).output().expect("the holdfast command");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("certificate"), "{said}");
+    let server = || {
+        let mut command = command();
+        command.env("SSL_CERT_FILE", redis.certificate());
+        tokio::task::spawn_blocking(|| Server::start(command))
+    };
+    let (here, there) = (server().await.expect("a server"), server().await.expect("a server"));
+    let mut reader = there.stream(get("/stream/a")).await;
+    reader.named("control.open").await;
+    let id = try_publish(&here.address, "a", "k", "secret").await.expect("published");
+    let event = reader.event().await.expect("the event");
+    assert_eq!((event.data.as_str(), event.id), ("secret", Some(id)));
 }

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::{Client, IntoConnectionInfo, ProtocolVersion};
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
+use tokio_rustls::rustls::crypto::ring;
 
 use super::super::{LogError, PageLimit, Retention};
 
 /// Options of a [`RedisLog`](super::RedisLog).
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisOptions {
-    /// `redis://[user:password@]host:port[/db]`. Several, separated by commas, for a failover to another address: of those
+    /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS, with the system's certificates or those of the file
+    /// that the variable `SSL_CERT_FILE` names. Several, separated by commas, for a failover to another address: of those
     /// that answer as primaries, the one with the newest epoch is used. Whatever promotes a replica must see to it that the
     /// old primary does not come back as one. Never shown: it may hold a password.
     pub url: String,
@@ -103,6 +105,10 @@ fn client(url: &str) -> Result<Client, LogError> {
         )
     };
     let info = url.into_connection_info().map_err(unusable)?;
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        // Where an app's other crates bring several, none is taken by itself, and the library would panic.
+        let _ = ring::default_provider().install_default();
+    }
     // Push messages beside answers on one connection are what RESP3 brings.
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     Client::open(info.set_redis_settings(settings)).map_err(unusable)
