@@ -15,43 +15,6 @@ use server_support::proxy::Proxy;
 use server_support::redis::{Persistence, Redis};
 use server_support::{Reader, Server, ask, get, resume, try_publish};
 
-// E13, E14: what was stored once counts once, though its answer got lost and the node asked again.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_state_whose_answer_got_lost_happens_once() {
-    let redis = Redis::start(Persistence::None);
-    let proxy = Proxy::before(&redis).await;
-    let node = Node::at(proxy.url()).await;
-    let states = StateManager::new(&node.hub, StateOptions::default()).expect("options in order");
-    let lose = || proxy.lose_answer_to("holdfast.state:");
-    lose();
-    let counter = states.create("counter", 0).await.expect("created");
-    for n in 1..=5 {
-        lose();
-        assert_eq!(counter.update(|n| n + 1).await, Ok(true));
-        assert!(!proxy.is_armed(), "an answer was lost");
-        assert_eq!(counter.get(), Ok(n));
-    }
-    lose();
-    assert_eq!(states.remove("counter").await, Ok(true));
-    assert_eq!(states.remove("counter").await, Ok(false));
-    let mut reader = ask(&node.router, get("/stream/counter?from=start")).await;
-    for n in 0..=5 {
-        assert_eq!(reader.event().await.expect("the value").json()["value"], n);
-    }
-    assert_eq!(reader.event().await.expect("the end").name, "state.removed");
-    // Another node's change of equal content is that node's alone: each of two increments counts.
-    let other = Node::start(&redis).await;
-    let theirs = StateManager::new(&other.hub, StateOptions::default()).expect("options in order");
-    let counter = states.create("counter", 0).await.expect("created");
-    let same: SharedState<i32> = theirs.get("counter").await.expect("read").expect("there");
-    for n in 1..=20 {
-        let (ours, theirs) = tokio::join!(counter.update(|n| n + 1), same.update(|n| n + 1));
-        assert_eq!((ours, theirs), (Ok(true), Ok(true)));
-        states.get::<i32>("counter").await.expect("read");
-        assert_eq!(counter.get(), Ok(2 * n));
-    }
-}
-
 // All that were under way on a connection that broke share the one that is made instead.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_connection_is_replaced_once() {

@@ -180,8 +180,10 @@ async fn newcomers_get_the_present_value() {
     let mut up_to_date = ask(&node.hub.router(), resume("/stream/news", &id)).await;
     up_to_date.named("control.open").await;
     assert!(up_to_date.quiet(20).await);
-    // A node that comes later has the value, and so have its clients.
+    // A node that comes later has the value, and so have its clients: at once, though nobody asked for the state there.
     let later = Node::new(&log);
+    let mut early = later.stream("/stream/news").await;
+    assert_eq!(early.event().await.expect("the value").data, r#"{"value":3}"#);
     let found: SharedState<i32> = later.states.get("news").await.expect("read").expect("there");
     assert_eq!(found.get(), Ok(3));
     assert_eq!(later.stream("/stream/news").await.event().await.expect("the value").data, r#"{"value":3}"#);

@@ -115,7 +115,7 @@ impl Feed {
         // Who newly comes to a channel of state is given its value.
         if !start.resumed
             && wanted.fresh == Beginning::Now
-            && let Some(place) = hub.states.beginning(hub, name).await
+            && let Some(place) = hub.states.beginning(hub, &channel, &bounds).await
         {
             start.place = place;
         }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::clock;
 use super::hub::Inner;
-use super::log::{Appended, Data, KEY_BYTES_MAX, Key, LogError, NAME_BYTES_MAX, NewEvent};
+use super::log::{Appended, Data, KEY_BYTES_MAX, Key, LogError, NAME_BYTES_MAX, NewEvent, StateMark};
 use crate::wire::{control, encode};
 
 /// An event to publish.
@@ -19,6 +19,7 @@ pub struct Message {
     key: Option<String>,
     /// Makes the content that the key stands for another one than that of an equal message.
     nonce: Option<String>,
+    state: Option<StateMark>,
     trace_id: Option<String>,
     correlation_id: Option<String>,
 }
@@ -52,7 +53,7 @@ impl Message {
     }
 
     fn new(name: String, content: Content) -> Self {
-        Self { name, content, key: None, nonce: None, trace_id: None, correlation_id: None }
+        Self { name, content, key: None, nonce: None, state: None, trace_id: None, correlation_id: None }
     }
 
     /// Makes publishing repeatable: the same message to the same channel under the same key stores nothing the second
@@ -67,6 +68,12 @@ impl Message {
     /// surely this message, stored by an attempt whose answer got lost.
     pub(super) fn contested_key(mut self, key: String) -> Self {
         (self.key, self.nonce) = (Some(key), Some(clock::event_id()));
+        self
+    }
+
+    /// What it means to a shared state of its channel.
+    pub(super) fn state(mut self, mark: StateMark) -> Self {
+        self.state = Some(mark);
         self
     }
 
@@ -131,7 +138,7 @@ impl Message {
             (Some(begin), _) => Data::Numbered { before: begin + r#","sequence":"#, after: "}".to_owned() },
             (None, Content::Text(text) | Content::Payload(text)) => Data::Text(text),
         };
-        Ok(NewEvent { name: self.name, data, key })
+        Ok(NewEvent { name: self.name, data, key, state: self.state })
     }
 
     /// The event as it goes over the wire without a log: its envelope has no number.

@@ -1,11 +1,11 @@
 //! What this process holds of one channel: its head, to wait on, and its newest frames, to read without the disk.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Bounds, Frame, LogError, PageLimit, Place, check_channel};
+use super::{Bounds, Frame, LogError, PageLimit, Place, StateMark, check_channel};
 
 /// One channel, as shared by those who append to it and those who read it.
 #[derive(Debug)]
@@ -13,6 +13,15 @@ pub struct Channel {
     name: String,
     ring: Mutex<Ring>,
     head: watch::Sender<Place>,
+    states: Mutex<States>,
+}
+
+/// The newest event of each shared state, by the state's key.
+#[derive(Debug, Default)]
+struct States {
+    /// The head of the channel when that was so.
+    head: Option<Place>,
+    places: BTreeMap<String, Place>,
 }
 
 impl Channel {
@@ -25,6 +34,7 @@ impl Channel {
             name: name.to_owned(),
             ring: Mutex::new(Ring { frames: VecDeque::new(), bytes: 0, floor: head, bounds }),
             head: watch::Sender::new(head),
+            states: Mutex::default(),
         }
     }
 
@@ -89,6 +99,36 @@ impl Channel {
             }
             ring.bounds = bounds;
         });
+    }
+
+    /// The events that hold the values of the channel's shared states, by the states' keys, as the log said last when it was
+    /// asked for the bounds. They may be gone by now.
+    #[must_use]
+    pub fn states(&self) -> BTreeMap<String, Place> {
+        self.lock_states().places.clone()
+    }
+
+    /// Takes over what the log knew of the states when the channel had come to `head`.
+    pub(crate) fn set_states(&self, head: Place, places: BTreeMap<String, Place>) {
+        let mut states = self.lock_states();
+        if states.head <= Some(head) {
+            *states = States { head: Some(head), places };
+        }
+    }
+
+    /// Takes over what the event at `place` means to a state.
+    pub(crate) fn mark_state(&self, place: Place, mark: StateMark) {
+        let mut states = self.lock_states();
+        states.head = Some(place);
+        if mark.removed {
+            states.places.remove(&mark.key);
+        } else {
+            states.places.insert(mark.key, place);
+        }
+    }
+
+    fn lock_states(&self) -> MutexGuard<'_, States> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets `change` alter the ring and wakes the readers if that moved the head. Two callers may come here in the other

@@ -10,7 +10,7 @@ use tokio::time::{Duration, sleep};
 use super::{REMOVED, StateError, StateOptions};
 use crate::server::clock;
 use crate::server::hub::Inner;
-use crate::server::log::{Bounds, Channel, EventLog, Frame, LogError, PageLimit, Place};
+use crate::server::log::{Bounds, Channel, EventLog, Frame, LogError, PageLimit, Place, StateMark};
 use crate::server::options::Beginning;
 use crate::server::publisher::{Message, PublishError, Publisher};
 use crate::server::resume::{self, Wanted};
@@ -217,10 +217,11 @@ impl Core {
 
     fn message(&self, change: &Change) -> Message {
         let key = Value::from(self.key.as_str());
-        match change {
+        let message = match change {
             Change::Set(encoded) => Message::text(self.channel.name(), format!("{{{key}:{}}}", encoded.text)),
             Change::Remove => Message::text(REMOVED, format!(r#"{{"key":{key}}}"#)),
-        }
+        };
+        message.state(StateMark { key: self.key.clone(), removed: matches!(change, Change::Remove) })
     }
 
     /// Publishes the value anew where its event is no longer in the log, or older than it should be. Of all nodes that
@@ -248,10 +249,10 @@ impl Core {
         Ok(())
     }
 
-    /// The place before the event that holds the value, from where newcomers read.
-    pub(super) fn newcomers_place(&self) -> Option<Place> {
+    /// The event that holds the value.
+    pub(super) fn place(&self) -> Option<Place> {
         let entry = self.entry.borrow();
-        entry.value.is_some().then(|| Place { sequence: entry.base.sequence.saturating_sub(1), ..entry.base })
+        entry.value.is_some().then_some(entry.base)
     }
 
     /// Keeps the entry up to date for as long as somebody holds the state.

@@ -1,5 +1,6 @@
 //! The scripts that decide inside Redis, what they take and what they answer.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use redis::{Cmd, Script, Value};
@@ -86,6 +87,10 @@ pub(super) fn append(options: &RedisOptions, generation: u32, channel: &str, eve
     };
     call.command.arg(keep.events_max).arg(keep.bytes_max).arg(keep.age_ms_max).arg(keep.keys_max);
     call.command.arg(keep.channels_max).arg(options.keys_age_ms_max.max(1)).arg(generation);
+    match &event.state {
+        Some(mark) => call.command.arg(&mark.key).arg(u8::from(mark.removed)),
+        None => call.command.arg("").arg(0),
+    };
     call
 }
 
@@ -153,6 +158,8 @@ pub(super) enum Answer {
     Bounds {
         newest: (u32, String),
         bounds: Bounds,
+        /// The newest event of each shared state.
+        states: BTreeMap<String, Place>,
     },
     Begun(u32, String),
 }
@@ -198,8 +205,8 @@ fn parse(value: &Value) -> Option<Answer> {
                 "" => None,
                 id => Some(stream_id(id)?),
             };
-            let bounds = meta(parts.get(3)?, oldest, newest.0)?;
-            Answer::Bounds { newest, bounds }
+            let (bounds, states) = meta(parts.get(3)?, oldest, newest.0)?;
+            Answer::Bounds { newest, bounds, states }
         }
         _ => return None,
     })
@@ -225,10 +232,10 @@ pub(super) fn stream_id(id: &str) -> Option<Place> {
     place(&mut id.splitn(2, '-'))
 }
 
-fn meta(fields: &Value, oldest: Option<Place>, newest: u32) -> Option<Bounds> {
+fn meta(fields: &Value, oldest: Option<Place>, newest: u32) -> Option<(Bounds, BTreeMap<String, Place>)> {
     let Value::Array(fields) = fields else { return None };
     let mut head = Place { generation: newest, sequence: 0 };
-    let mut ends = Vec::new();
+    let (mut ends, mut states) = (Vec::new(), BTreeMap::new());
     for pair in fields.chunks_exact(2) {
         let (name, value) = (text(&pair[0])?, text(&pair[1])?);
         match name {
@@ -237,12 +244,14 @@ fn meta(fields: &Value, oldest: Option<Place>, newest: u32) -> Option<Bounds> {
             _ => {
                 if let Some(generation) = name.strip_prefix("end:") {
                     ends.push((generation.parse().ok()?, value.parse().ok()?));
+                } else if let Some(key) = name.strip_prefix("state:") {
+                    states.insert(key.to_owned(), place(&mut value.split(' '))?);
                 }
             }
         }
     }
     ends.sort_unstable();
-    Some(Bounds { oldest, begin: Place::default(), head, ends })
+    Some((Bounds { oldest, begin: Place::default(), head, ends }, states))
 }
 
 /// An event as it is announced to all nodes: what [`stored`] reads, the length of its name, a line end, name and data.
@@ -286,7 +295,10 @@ mod tests {
             assert_eq!(read(&Value::Array(parts.to_vec())).ok(), expected);
         };
         check(&[bulk("known"), bulk("7 2 18446744073709551615")], Some(Answer::Known(at(7, 2), u64::MAX)));
-        let fields = ["end:5", "1", "bytes", "3", "sequence", "2", "end:3", "4", "generation", "7"].map(bulk);
+        let fields =
+            ["end:5", "1", "bytes", "3", "sequence", "2", "end:3", "4", "generation", "7", "state:k", "5 1"]
+                .map(bulk);
+        let states = BTreeMap::from([("k".to_owned(), at(5, 1))]);
         let bounds = Bounds {
             oldest: Some(at(5, 1)),
             begin: Place::default(),
@@ -295,12 +307,12 @@ mod tests {
         };
         check(
             &[bulk("bounds"), bulk("8 e"), bulk("5-1"), Value::Array(fields.to_vec())],
-            Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds }),
+            Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds, states }),
         );
         let bounds = Bounds { oldest: None, begin: Place::default(), head: at(8, 0), ends: vec![] };
         check(
             &[bulk("bounds"), bulk("8 e"), bulk(""), Value::Array(vec![])],
-            Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds }),
+            Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds, states: BTreeMap::new() }),
         );
         check(&[bulk("stored"), bulk("7 2")], None);
         check(&[bulk("other")], None);

@@ -131,12 +131,12 @@ impl Shared {
         for _ in 0..TRIES {
             let (known, newest_known) = (channel.bounds().head, self.newest_generation());
             let call = scripts::bounds(&self.options, channel.name());
-            let (newest, bounds) = match scripts::read(&self.link.call(&call).await?)? {
+            let (newest, bounds, states) = match scripts::read(&self.link.call(&call).await?)? {
                 Answer::Unproven => {
                     self.begin_epoch(false).await?;
                     continue;
                 }
-                Answer::Bounds { newest, bounds } => (newest, bounds),
+                Answer::Bounds { newest, bounds, states } => (newest, bounds, states),
                 _ => return Err(strange()),
             };
             if newest.0 < newest_known || !self.learn(newest.0, &newest.1) {
@@ -152,6 +152,7 @@ impl Shared {
                 self.raise(&[(channel.name(), known)]).await?;
                 continue;
             }
+            channel.set_states(bounds.head, states);
             self.change(channel, |ring| {
                 if bounds.head > ring.bounds.head {
                     ring.restart(bounds.head);

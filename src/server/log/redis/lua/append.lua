@@ -1,6 +1,7 @@
 -- Stores an event, its number and its key.
 -- KEYS: log, channels, meta, events, keys, order
--- ARGV: channel, topic, name, before, after, numbered, key, content, events, bytes, age, keys, channels, key age, epoch
+-- ARGV: channel, topic, name, before, after, numbered, key, content, events, bytes, age, keys, channels, key age, epoch, state,
+--   removed
 local generation, epoch = newest_epoch(KEYS[1])
 -- In an epoch that somebody else began, a node first tells what it knows of the one before.
 if generation ~= ARGV[15] then return {'unproven'} end
@@ -32,6 +33,11 @@ local age = tonumber(ARGV[11])
 bytes = expire(KEYS[4], count + 1, bytes, {events = tonumber(ARGV[9]), bytes = tonumber(ARGV[10]), age = age}, now)
 if age > 0 then redis.call('PEXPIRE', KEYS[4], ARGV[11]) else redis.call('PERSIST', KEYS[4]) end
 redis.call('HSET', KEYS[3], 'generation', generation, 'sequence', sequence, 'bytes', whole(bytes))
+if ARGV[17] == '1' then
+  redis.call('HDEL', KEYS[3], 'state:' .. ARGV[16])
+elseif ARGV[16] ~= '' then
+  redis.call('HSET', KEYS[3], 'state:' .. ARGV[16], generation .. ' ' .. sequence)
+end
 if ARGV[7] ~= '' then
   redis.call('HSET', KEYS[5], ARGV[7], generation .. ' ' .. sequence .. ' ' .. ARGV[8])
   local length = redis.call('RPUSH', KEYS[6], ARGV[7])
