@@ -5,6 +5,8 @@ pub mod own_log;
 #[cfg(feature = "redis")]
 pub mod node;
 #[cfg(feature = "redis")]
+pub mod page;
+#[cfg(feature = "redis")]
 pub mod proxy;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -183,6 +185,10 @@ impl Random {
     /// Another one, whose numbers follow from the same seed.
     pub fn fork(&mut self) -> Self {
         Self(self.up_to(u64::MAX - 1))
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.up_to(bound as u64 - 1) as usize
     }
 
     pub fn up_to(&mut self, max: u64) -> u64 {
