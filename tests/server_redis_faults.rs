@@ -6,10 +6,7 @@ mod server_support;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use holdfast_sse::server::{
-    EventLog, LogError, Message, PublishError, RedisLog, RedisOptions, SharedState, StateManager,
-    StateOptions,
-};
+use holdfast_sse::server::{EventLog, LogError, Message, PublishError, RedisLog, RedisOptions};
 use server_support::node::{Node, numbers, texts};
 use server_support::proxy::Proxy;
 use server_support::redis::{Persistence, Redis};

@@ -305,6 +305,10 @@ impl Feed {
             None => hub.log.page(&self.channel, self.place, limit).await?,
         };
         let follows = frames.first().is_some_and(|first| first.place.follows(self.place));
+        if !follows && let Some(place) = self.channel.passes(self.place) {
+            self.place = place;
+            return Ok(Step::Moved);
+        }
         if !follows && let Some(refused) = self.gap(hub, frames.first(), head).await? {
             let requested = self.position(hub);
             self.place = refused.place;

@@ -32,7 +32,7 @@ impl Channel {
         let head = bounds.head;
         Self {
             name: name.to_owned(),
-            ring: Mutex::new(Ring { frames: VecDeque::new(), bytes: 0, floor: head, bounds }),
+            ring: Mutex::new(Ring { frames: VecDeque::new(), bytes: 0, floor: head, joint: None, bounds }),
             head: watch::Sender::new(head),
             states: Mutex::default(),
         }
@@ -61,6 +61,11 @@ impl Channel {
     pub fn tail(&self, after: Place, limit: PageLimit) -> Option<Vec<Frame>> {
         let ring = self.ring();
         (after >= ring.floor).then(|| ring.stored_after(after, limit))
+    }
+
+    /// The place that comes right after one, where that is known and the numbers do not tell.
+    pub(crate) fn passes(&self, place: Place) -> Option<Place> {
+        self.ring().joint.filter(|(from, to)| *from <= place && place < *to).map(|joint| joint.1)
     }
 
     /// How many bytes of frames after `after` this process holds.
@@ -159,6 +164,8 @@ pub(crate) struct Ring {
     bytes: usize,
     /// The newest place that is no longer held.
     floor: Place,
+    /// From the one to the other place there is nothing, though they look apart.
+    joint: Option<(Place, Place)>,
     pub(crate) bounds: Bounds,
 }
 
@@ -185,10 +192,19 @@ impl Ring {
         self.move_head(head);
     }
 
+    /// Goes on behind `place`, which is known to be the next after the head.
+    #[cfg(feature = "redis")]
+    pub(crate) fn join(&mut self, place: Place) {
+        self.clear();
+        self.floor = self.bounds.head;
+        self.joint = Some((self.bounds.head, place));
+        self.bounds.head = place;
+    }
+
     /// Where a later epoch begins, remembers where the one before it ended.
     fn move_head(&mut self, place: Place) {
         let head = std::mem::replace(&mut self.bounds.head, place);
-        if head.generation < place.generation && head.sequence > 0 {
+        if head.generation < place.generation && head.sequence > 0 && head > self.bounds.begin {
             self.bounds.ends.retain(|end| end.0 < head.generation);
             self.bounds.ends.push((head.generation, head.sequence));
         }

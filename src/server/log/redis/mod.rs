@@ -130,6 +130,11 @@ impl EventLog for RedisLog {
         .boxed()
     }
 
+    fn remove(&self, channel: &str) -> BoxFuture<'_, Result<(), LogError>> {
+        let channel = channel.to_owned();
+        async move { self.shared.remove(&channel).await }.boxed()
+    }
+
     fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {
         self.shared.channel(name)
     }
@@ -137,7 +142,7 @@ impl EventLog for RedisLog {
     fn bounds<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Bounds, LogError>> {
         async move {
             self.watch(channel).await?;
-            self.shared.bounds(channel).await
+            self.shared.bounds(channel, false).await
         }
         .boxed()
     }

@@ -28,9 +28,10 @@ static BOUNDS: LazyLock<Source> = script!("lua/bounds.lua");
 static PAGE: LazyLock<Source> = script!("lua/page.lua");
 static BEGIN: LazyLock<Source> = script!("lua/begin.lua");
 static RAISE: LazyLock<Source> = script!("lua/raise.lua");
+static REMOVE: LazyLock<Source> = script!("lua/remove.lua");
 
-pub(super) fn all() -> [&'static Source; 5] {
-    [&APPEND, &BOUNDS, &PAGE, &BEGIN, &RAISE]
+pub(super) fn all() -> [&'static Source; 6] {
+    [&APPEND, &BOUNDS, &PAGE, &BEGIN, &RAISE, &REMOVE]
 }
 
 /// One call of a script.
@@ -64,6 +65,16 @@ pub(super) fn topic(options: &RedisOptions, channel: &str) -> String {
     key(options, channel, "live")
 }
 
+/// Where it is announced which channels were forgotten since nothing is left of them.
+pub(super) fn forgotten_topic(options: &RedisOptions) -> String {
+    key(options, "", "forgotten")
+}
+
+/// The channels that are there, by the time at which they were used last.
+fn active_key(options: &RedisOptions) -> String {
+    key(options, "", "active")
+}
+
 pub(super) fn epochs_key(options: &RedisOptions) -> String {
     key(options, "", "epochs")
 }
@@ -72,7 +83,7 @@ pub(super) fn epochs_key(options: &RedisOptions) -> String {
 pub(super) fn append(options: &RedisOptions, generation: u32, channel: &str, event: &NewEvent) -> Call {
     let of_log = |of| key(options, "", of);
     let of = |of| key(options, channel, of);
-    let keys = [of_log("log"), of_log("channels"), of("meta"), of("events"), of("keys"), of("key_order")];
+    let keys = [of_log("log"), active_key(options), of("meta"), of("events"), of("keys"), of("key_order")];
     let mut call = Call::new(&APPEND, &keys);
     let (before, numbered, after) = match &event.data {
         Data::Text(text) => (text.as_str(), 0, ""),
@@ -91,6 +102,7 @@ pub(super) fn append(options: &RedisOptions, generation: u32, channel: &str, eve
         Some(mark) => call.command.arg(&mark.key).arg(u8::from(mark.removed)),
         None => call.command.arg("").arg(0),
     };
+    call.command.arg(&options.prefix);
     call
 }
 
@@ -110,15 +122,24 @@ pub(super) fn page(options: &RedisOptions, channel: &str, after: Place, limit: P
 }
 
 pub(super) fn begin(options: &RedisOptions, name: &str, least: u32, force: bool) -> Call {
-    let mut call = Call::new(&BEGIN, &[key(options, "", "log"), epochs_key(options)]);
+    let of_log = |of| key(options, "", of);
+    let keys = [of_log("log"), epochs_key(options), active_key(options), of_log("channels")];
+    let mut call = Call::new(&BEGIN, &keys);
     call.command.arg(name).arg(least).arg(u8::from(force));
     call
 }
 
 pub(super) fn raise(options: &RedisOptions, channel: &str, place: Place, epoch: &str) -> Call {
-    let keys = [epochs_key(options), key(options, "", "channels"), key(options, channel, "meta")];
+    let log = key(options, "", "log");
+    let keys = [epochs_key(options), active_key(options), key(options, channel, "meta"), log];
     let mut call = Call::new(&RAISE, &keys);
     call.command.arg(channel).arg(place.generation).arg(place.sequence).arg(epoch);
+    call
+}
+
+pub(super) fn remove(options: &RedisOptions, channel: &str) -> Call {
+    let mut call = Call::new(&REMOVE, &[key(options, "", "log"), active_key(options)]);
+    call.command.arg(&options.prefix).arg(channel).arg(topic(options, channel));
     call
 }
 
@@ -143,6 +164,8 @@ pub(super) struct Stored {
     pub(super) before: Place,
     pub(super) at_ms: u64,
     pub(super) epoch: String,
+    /// It is the channel's first: no event was ever stored before it, or all of that was forgotten.
+    pub(super) first: bool,
 }
 
 /// What a script answered.
@@ -162,6 +185,7 @@ pub(super) enum Answer {
         states: BTreeMap<String, Place>,
     },
     Begun(u32, String),
+    Removed,
 }
 
 pub(super) fn strange() -> LogError {
@@ -189,6 +213,7 @@ fn parse(value: &Value) -> Option<Answer> {
     Some(match part(0)? {
         "unproven" => Answer::Unproven,
         "full" => Answer::Full,
+        "removed" => Answer::Removed,
         "stored" => Answer::Stored(stored(part(1)?)?),
         "known" => {
             let mut numbers = part(1)?.split(' ');
@@ -224,7 +249,10 @@ fn place<'a>(numbers: &mut impl Iterator<Item = &'a str>) -> Option<Place> {
 pub(super) fn stored(text: &str) -> Option<Stored> {
     let mut parts = text.split(' ');
     let (now, before) = (place(&mut parts)?, place(&mut parts)?);
-    Some(Stored { place: now, before, at_ms: parts.next()?.parse().ok()?, epoch: parts.next()?.to_owned() })
+    let (at_ms, epoch) = (parts.next()?.parse().ok()?, parts.next()?.to_owned());
+    // Nodes of an older release do not say.
+    let first = parts.next() == Some("1");
+    Some(Stored { place: now, before, at_ms, epoch, first })
 }
 
 /// `<generation>-<sequence>`, the id of a stream's entry.
@@ -234,13 +262,14 @@ pub(super) fn stream_id(id: &str) -> Option<Place> {
 
 fn meta(fields: &Value, oldest: Option<Place>, newest: u32) -> Option<(Bounds, BTreeMap<String, Place>)> {
     let Value::Array(fields) = fields else { return None };
-    let mut head = Place { generation: newest, sequence: 0 };
+    let (mut head, mut begin) = (Place { generation: newest, sequence: 0 }, Place::default());
     let (mut ends, mut states) = (Vec::new(), BTreeMap::new());
     for pair in fields.chunks_exact(2) {
         let (name, value) = (text(&pair[0])?, text(&pair[1])?);
         match name {
             "generation" => head.generation = value.parse().ok()?,
             "sequence" => head.sequence = value.parse().ok()?,
+            "begin" => begin = place(&mut value.split(' '))?,
             _ => {
                 if let Some(generation) = name.strip_prefix("end:") {
                     ends.push((generation.parse().ok()?, value.parse().ok()?));
@@ -251,7 +280,15 @@ fn meta(fields: &Value, oldest: Option<Place>, newest: u32) -> Option<(Bounds, B
         }
     }
     ends.sort_unstable();
-    Some((Bounds { oldest, begin: Place::default(), head, ends }, states))
+    // Without a head of its own it begins where a new one does.
+    Some((Bounds { oldest, begin, head: head.max(begin), ends }, states))
+}
+
+/// That a channel was removed: how far it had come, and what the channel of its name is now.
+pub(super) fn removed(message: &[u8]) -> Option<(Place, Bounds)> {
+    let mut numbers = std::str::from_utf8(message).ok()?.strip_prefix("removed ")?.split(' ');
+    let (head, retired) = (place(&mut numbers)?, place(&mut numbers)?);
+    Some((head, Bounds::new(numbers.next()?.parse().ok()?, retired)))
 }
 
 /// An event as it is announced to all nodes: what [`stored`] reads, the length of its name, a line end, name and data.
@@ -277,12 +314,15 @@ mod tests {
 
     #[test]
     fn announcements_are_read_and_nonsense_is_not() {
-        let stored = Stored { place: at(7, 2), before: at(6, 9), at_ms: 1, epoch: "e".to_owned() };
+        let stored =
+            Stored { place: at(7, 2), before: at(6, 9), at_ms: 1, epoch: "e".to_owned(), first: false };
         let check = |message: &str, expected: Option<(Stored, &str, &str)>| {
             assert_eq!(announced(message.as_bytes()), expected, "{message:?}");
         };
         check("7 2 6 9 1 e 1\nna\nb", Some((stored.clone(), "n", "a\nb")));
-        check("7 2 6 9 1 e 0\n", Some((stored, "", "")));
+        check("7 2 6 9 1 e 0\n", Some((stored.clone(), "", "")));
+        check("7 2 6 9 1 e 0 1\nn", Some((stored.clone(), "n", "")));
+        check("7 2 6 9 1 e 1 1\nn", Some((Stored { first: true, ..stored }, "n", "")));
         check("7 2 6 9 1 e 9\nshort", None);
         check("7 2 6 9 1 e\nn", None);
         check("7 -2 6 9 1 e 1\nn", None);

@@ -11,7 +11,7 @@ use super::options::RedisOptions;
 use super::scripts::{self, Answer, Stored, strange, text};
 use crate::server::clock;
 use crate::server::log::channel::{Directory, Ring};
-use crate::server::log::{Bounds, Channel, Frame, LogError, PageLimit, Place};
+use crate::server::log::{Bounds, Channel, Frame, LogError, PageLimit, Place, check_channel};
 
 /// An epoch can begin and another follow while we look; more often than this is no coincidence.
 const TRIES: usize = 4;
@@ -126,10 +126,11 @@ impl Shared {
         Err(strange())
     }
 
-    /// What Redis holds of a channel. What it lost of what we know to have been given out, it is told.
-    pub(super) async fn bounds(&self, channel: &Channel) -> Result<Bounds, LogError> {
+    /// What Redis holds of a channel. What it lost of what we know to have been given out, it is told. `after_loss` says that
+    /// pushes may have been missed.
+    pub(super) async fn bounds(&self, channel: &Channel, after_loss: bool) -> Result<Bounds, LogError> {
         for _ in 0..TRIES {
-            let (known, newest_known) = (channel.bounds().head, self.newest_generation());
+            let (known, newest_known) = (channel.bounds(), self.newest_generation());
             let call = scripts::bounds(&self.options, channel.name());
             let (newest, bounds, states) = match scripts::read(&self.link.call(&call).await?)? {
                 Answer::Unproven => {
@@ -148,14 +149,17 @@ impl Shared {
                 self.tell().await?;
                 continue;
             }
-            if bounds.head < known && known.sequence > 0 {
-                self.raise(&[(channel.name(), known)]).await?;
+            if bounds.head < known.head && known.is_used() {
+                self.raise(&[(channel.name(), known.head)]).await?;
                 continue;
             }
             channel.set_states(bounds.head, states);
             self.change(channel, |ring| {
-                if bounds.head > ring.bounds.head {
+                // Where nothing was ever said, who waits has missed nothing, wherever a channel would begin now.
+                let idle = !bounds.is_used() && !ring.bounds.is_used() && !after_loss;
+                if bounds.head > ring.bounds.head && !idle {
                     ring.restart(bounds.head);
+                    ring.bounds.begin = bounds.begin;
                 }
             });
             return Ok(bounds);
@@ -189,11 +193,12 @@ impl Shared {
         let heads: Vec<_> = channels
             .iter()
             .flat_map(|channel| {
-                let Bounds { head, ends, .. } = channel.bounds();
-                let ends = ends.into_iter().map(|(generation, sequence)| Place { generation, sequence });
-                ends.chain([head]).map(|place| (channel.name(), place)).collect::<Vec<_>>()
+                let bounds = channel.bounds();
+                let head = bounds.is_used().then_some(bounds.head);
+                let ends =
+                    bounds.ends.into_iter().map(|(generation, sequence)| Place { generation, sequence });
+                ends.chain(head).map(|place| (channel.name(), place)).collect::<Vec<_>>()
             })
-            .filter(|(_, place)| place.sequence > 0)
             .collect();
         for heads in heads.chunks(RAISES_AT_ONCE) {
             self.raise(heads).await?;
@@ -262,13 +267,25 @@ impl Shared {
             }
             if !listened {
                 // Nobody needs the tail, but what was given out is remembered.
-                return ring.restart(stored.place);
+                ring.restart(stored.place);
+                if stored.first {
+                    ring.bounds.begin = stored.before;
+                }
+                return;
             }
             if stored.before != ring.bounds.head {
                 if !in_order {
                     return;
                 }
-                ring.restart(stored.before);
+                // Channels begin behind those that were forgotten, wherever their readers wait.
+                if stored.first && !ring.bounds.is_used() {
+                    ring.join(stored.before);
+                } else {
+                    ring.restart(stored.before);
+                }
+            }
+            if stored.first {
+                ring.bounds.begin = stored.before;
             }
             match frame() {
                 Some(frame) => ring.push(frame),
@@ -278,6 +295,42 @@ impl Shared {
                 ring.pop();
             }
         });
+    }
+
+    pub(super) async fn remove(&self, channel: &str) -> Result<(), LogError> {
+        check_channel(channel)?;
+        for _ in 0..TRIES {
+            match scripts::read(&self.link.call(&scripts::remove(&self.options, channel)).await?)? {
+                Answer::Removed => return Ok(()),
+                Answer::Unproven => self.begin_epoch(false).await?,
+                _ => break,
+            }
+        }
+        Err(strange())
+    }
+
+    /// Takes over that a channel was removed when it had come to `head`: who had read all of it misses nothing.
+    pub(super) fn removed(&self, channel: &Channel, head: Place, now: Bounds) {
+        self.change(channel, |ring| {
+            if ring.bounds.head >= now.head {
+                return;
+            }
+            if ring.bounds.head == head {
+                ring.join(now.head);
+            } else {
+                ring.restart(now.head);
+            }
+            ring.bounds = now;
+        });
+    }
+
+    /// Lets go of a channel of which nothing is left in Redis, where nobody here uses it.
+    pub(super) fn forgotten(&self, name: &str) {
+        let generation = self.newest_generation();
+        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        if !directory.is_held(name) {
+            directory.forget(name, generation);
+        }
     }
 
     /// Lets `change` alter a channel's tail, and keeps count of what all tails hold.

@@ -44,6 +44,8 @@ pub(super) struct Tail {
     pushes: mpsc::Receiver<PushInfo>,
     overflowed: Arc<AtomicBool>,
     watches: mpsc::Receiver<Watch>,
+    /// Where it is announced which channels were forgotten.
+    forgotten: String,
 }
 
 impl Tail {
@@ -57,7 +59,8 @@ impl Tail {
             }
             Ok(())
         });
-        Self { shared, link, pushes, overflowed, watches }
+        let forgotten = scripts::forgotten_topic(&shared.options);
+        Self { shared, link, pushes, overflowed, watches, forgotten }
     }
 
     /// Works until it is aborted.
@@ -82,7 +85,8 @@ impl Tail {
         // What the connection before has left.
         while self.pushes.try_recv().is_ok() {}
         self.shared.begin_epoch(false).await?;
-        let topics: Vec<String> = self.shared.watched().keys().cloned().collect();
+        let mut topics: Vec<String> = self.shared.watched().keys().cloned().collect();
+        topics.push(self.forgotten.clone());
         for topics in topics.chunks(TOPICS_AT_ONCE) {
             connection.subscribe(topics).await.map_err(|error| storage(&error))?;
         }
@@ -107,7 +111,7 @@ impl Tail {
     async fn read_heads(&self) -> Result<(), LogError> {
         let channels: Vec<Arc<Channel>> = self.shared.watched().values().cloned().collect();
         stream::iter(channels)
-            .map(|channel| async move { self.shared.bounds(&channel).await.map(drop) })
+            .map(|channel| async move { self.shared.bounds(&channel, true).await.map(drop) })
             .buffer_unordered(HEADS_AT_ONCE)
             .try_collect()
             .await
@@ -157,10 +161,20 @@ impl Tail {
     }
 
     async fn show(&self, topic: &[u8], message: &[u8]) -> Result<(), LogError> {
+        if topic == self.forgotten.as_bytes() {
+            if let Ok(name) = std::str::from_utf8(message) {
+                self.shared.forgotten(name);
+            }
+            return Ok(());
+        }
         let channel =
             std::str::from_utf8(topic).ok().and_then(|topic| self.shared.watched().get(topic).cloned());
         // Unwatched while it was on its way.
         let Some(channel) = channel else { return Ok(()) };
+        if let Some((head, now)) = scripts::removed(message) {
+            self.shared.removed(&channel, head, now);
+            return Ok(());
+        }
         let Some((stored, name, data)) = scripts::announced(message) else {
             tracing::warn!(event = "log.strange_push", channel = channel.name());
             return Ok(());
