@@ -239,6 +239,11 @@ async fn a_state_survives_a_restart() {
     for life in 0..3_u64 {
         let log = redb(&dir);
         let node = Node::new(&log);
+        if life > 0 {
+            // Clients may be there before the app asks for the state.
+            let mut early = node.stream("/stream/restarts").await;
+            assert_eq!(early.event().await.expect("the value").json(), json!({ "value": life }));
+        }
         let counter = node.states.create("restarts", 0_u64).await.expect("a state");
         assert_eq!(counter.get(), Ok(life));
         counter.update(|n| n + 1).await.expect("updated");
