@@ -5,8 +5,13 @@
 //!
 //! **What an acknowledgement means** is Redis's own setting: with `appendfsync always` the event is on disk, with
 //! `everysec` the last second can be lost, without persistence everything. `replicas_min` asks for replicas, too.
-//! Redis must not evict keys (`maxmemory-policy noeviction`), must allow `INFO` in scripts, and is one primary with its
-//! replicas, not a cluster of shards. Redis 6.2 or later.
+//!
+//! **A channel of which all has expired by age** and that nobody listens to on any node is forgotten when a new one begins:
+//! new channels pay for old ones. How far the forgotten ones came stands in one place of the log (`retired`), behind which
+//! channels begin.
+//!
+//! Redis must not evict keys (`maxmemory-policy noeviction`), must allow `INFO` and `PUBSUB` in scripts, and is one primary
+//! with its replicas, not a cluster of shards. Redis 6.2 or later.
 //!
 //! **When data was lost**, ids must not be given out a second time. The first script that runs after a start of the
 //! server, after a promotion of a replica or in an empty database finds a replication id that is not the one of the
