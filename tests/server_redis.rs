@@ -188,11 +188,11 @@ async fn a_redis_that_hangs_is_given_up_and_nothing_is_stored_twice() {
     let node = Node::with(RedisOptions { command_ms_max: 300, ..RedisOptions::new(redis.url()) }).await;
     let mut reader = node.listen().await;
     node.publish(1).await;
-    redis.signal("-STOP");
+    redis.freeze();
     let publishing = node.try_publish("2", "k2");
     let failed = tokio::time::timeout(Duration::from_secs(20), publishing).await.expect("it is given up");
     assert!(matches!(failed, Err(PublishError::Log(LogError::Storage(_)))), "{failed:?}");
-    redis.signal("-CONT");
+    redis.thaw();
     let second = node.publish(2).await;
     assert!(second.ends_with("-2"), "{second}");
     node.publish(3).await;

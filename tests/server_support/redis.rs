@@ -111,6 +111,20 @@ impl Redis {
         assert!(Command::new("kill").args([name, &id]).status().expect("kill").success());
     }
 
+    /// Stops the process where it is, and waits until that took effect: from then on it answers nothing.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+        let stat = format!("/proc/{}/stat", self.child.as_ref().expect("it runs").id());
+        let is_stopped = || std::fs::read_to_string(&stat).expect("Linux").contains(") T ");
+        while !is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
     /// SIGKILL, and waits until it took effect.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
