@@ -342,7 +342,7 @@ impl Feed {
         head: Place,
     ) -> Result<Option<Refused>, LogError> {
         let bounds = hub.log.bounds(&self.channel).await?;
-        if first.is_none() && bounds.head > head {
+        if first.is_none() && bounds.head > head && bounds.is_used() {
             // Something was stored since the page was read: it is there to be read, not missing.
             return Ok(None);
         }
