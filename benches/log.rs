@@ -60,7 +60,7 @@ mod native {
                     let mut count = 0_u32;
                     while start.elapsed() < MEASURED {
                         let data = Data::Text("x".repeat(EVENT_BYTES));
-                        let event = NewEvent { name: "n".to_owned(), data, key: None };
+                        let event = NewEvent { name: "n".to_owned(), data, key: None, state: None };
                         log.append("a", event).await.expect("stored");
                         count += 1;
                     }

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use holdfast_sse::client::Notice;
 use serde_json::json;
+use server_support::page::Page;
 use server_support::redis::{Persistence, Redis};
 use server_support::{Random, Reader, Server, get, resume, send, try_publish};
 use tokio::sync::watch;
@@ -57,8 +59,8 @@ async fn publish_all(
     ledger
 }
 
-/// A client that keeps a cursor, moves to the other server now and then, and wherever its stream ends.
-async fn read_all(addresses: Addresses, mut random: Random) -> (Vec<(String, String)>, usize) {
+/// A plain client, which would show a repeat: it keeps a cursor, moves to the other server now and then, and wherever its stream ends.
+async fn read_raw(addresses: Addresses, mut random: Random) -> (Vec<(String, String)>, usize) {
     let (mut ledger, mut connections, mut node) = (Vec::<(String, String)>::new(), 0, 0);
     while ledger.len() < PUBLISHERS * EVENTS_EACH {
         node += 1;
@@ -87,6 +89,21 @@ async fn read_all(addresses: Addresses, mut random: Random) -> (Vec<(String, Str
     (ledger, connections)
 }
 
+/// The client's own core, whose page moves to the other server with each request, and is closed and opened now and then.
+async fn read_by_core(addresses: Addresses, mut random: Random) -> Page {
+    let mut page = Page::open(Arc::new(move |request| address(&addresses, request)));
+    let (mut moves, mut leave_after) = (0, 0);
+    while page.events.len() < PUBLISHERS * EVENTS_EACH {
+        page.step().await;
+        if page.events.len() > leave_after {
+            moves += 1;
+            leave_after = page.events.len() + random.below(80);
+            if moves % 2 == 0 { page.reload() } else { page.reconnect() }
+        }
+    }
+    page
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_is_exact_whoever_is_killed() {
     let mut random = Random::seeded();
@@ -101,16 +118,21 @@ async fn the_ledger_is_exact_whoever_is_killed() {
             tokio::spawn(publish_all(Arc::clone(&addresses), publisher, Arc::clone(&acknowledged)))
         })
         .collect();
-    let reader = tokio::spawn(read_all(Arc::clone(&addresses), random.fork()));
+    let plain = tokio::spawn(read_raw(Arc::clone(&addresses), random.fork()));
+    let reader = tokio::spawn(read_by_core(Arc::clone(&addresses), random.fork()));
 
+    // Each of the three at least once; the others, and their order, by chance.
+    let mut kills: Vec<_> = (0..KILLS).map(|kill| if kill < 3 { kill } else { random.below(3) }).collect();
+    for kill in (1..KILLS).rev() {
+        kills.swap(kill, random.below(kill + 1));
+    }
     let mut killed = [0; 3];
-    for kill in 1..=KILLS {
+    for (kill, whom) in (1..).zip(kills) {
         let reached = progress.wait_for(|count| *count >= kill * EVENTS_BETWEEN);
         tokio::time::timeout(Duration::from_secs(60), reached)
             .await
             .expect("progress within a minute")
             .expect("publishers");
-        let whom = usize::try_from(random.up_to(2)).expect("small");
         killed[whom] += 1;
         if whom == 2 {
             redis.kill();
@@ -126,12 +148,24 @@ async fn the_ledger_is_exact_whoever_is_killed() {
         ids.extend(publisher.await.expect("published"));
     }
     let limit = Duration::from_secs(60);
-    let (ledger, connections) =
-        tokio::time::timeout(limit, reader).await.expect("all within a minute").expect("a ledger");
-    println!("{} events, {connections} connections; killed: {killed:?} (nodes, Redis)", ledger.len());
+    let page = tokio::time::timeout(limit, reader).await.expect("all within a minute").expect("a ledger");
+    let ledger = &page.events;
+    let (plain, connections) = tokio::time::timeout(limit, plain).await.expect("in time").expect("a ledger");
+    assert!(*ledger == plain, "the core and a plain client were given the same");
+    println!(
+        "{} events, {} and {connections} requests; killed: {killed:?} (nodes, Redis)",
+        ledger.len(),
+        page.requests
+    );
+    assert!(killed.iter().all(|kills| *kills > 0));
+    // The page heard of nothing missing, and gave up at nothing.
+    let bad = |notice: &&Notice| {
+        matches!(notice, Notice::CannotResume { .. } | Notice::Gap { .. } | Notice::GiveUp { .. })
+    };
+    assert_eq!(page.notices.iter().find(bad), None);
 
     assert_eq!(ids.len(), ledger.len(), "as many as were published");
-    for (text, id) in &ledger {
+    for (text, id) in ledger {
         assert_eq!(ids.remove(text).as_ref(), Some(id), "{text} twice, unknown, or under another id");
     }
     assert!(ids.is_empty(), "lost: {ids:?}");
@@ -143,7 +177,7 @@ async fn the_ledger_is_exact_whoever_is_killed() {
     // Any other client sees the same.
     for node in &nodes {
         let mut late = node.stream(get("/stream/a?from=start")).await;
-        for (text, id) in &ledger {
+        for (text, id) in ledger {
             let event = late.event().await.expect("one more event");
             assert_eq!((&event.data, event.id.as_ref()), (text, Some(id)));
         }

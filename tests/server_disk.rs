@@ -15,7 +15,7 @@ use serde_json::json;
 use server_support::{Server, get, publish};
 
 fn event(data: &str) -> NewEvent {
-    NewEvent { name: "e".to_owned(), data: Data::Text(data.to_owned()), key: None }
+    NewEvent { name: "e".to_owned(), data: Data::Text(data.to_owned()), key: None, state: None }
 }
 
 fn keyed(data: &str, key: &str) -> NewEvent {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use server_support::{Random, ask, get, publish, resume};
 
 fn event(data: &str) -> NewEvent {
-    NewEvent { name: "e".to_owned(), data: Data::Text(data.to_owned()), key: None }
+    NewEvent { name: "e".to_owned(), data: Data::Text(data.to_owned()), key: None, state: None }
 }
 
 fn redb(dir: &Path, retention: Retention) -> Arc<dyn EventLog> {
@@ -26,9 +26,23 @@ fn redb(dir: &Path, retention: Retention) -> Arc<dyn EventLog> {
     Arc::new(RedbLog::open(dir, options).expect("a log"))
 }
 
+/// A log, its name, and what keeps that in which it lives.
+type Subject = (&'static str, Arc<dyn EventLog>, Box<dyn std::any::Any>);
+
 /// The logs that forget channels.
-fn logs(dir: &Path, retention: Retention) -> [(&'static str, Arc<dyn EventLog>); 2] {
-    [("memory", Arc::new(MemoryLog::new(retention))), ("redb", redb(dir, retention))]
+#[cfg_attr(not(feature = "redis"), allow(clippy::unused_async, unused_mut))]
+async fn logs(dir: &Path, retention: Retention) -> Vec<Subject> {
+    let memory = Arc::new(MemoryLog::new(retention));
+    let mut logs: Vec<Subject> =
+        vec![("memory", memory, Box::new(())), ("redb", redb(dir, retention), Box::new(()))];
+    #[cfg(feature = "redis")]
+    {
+        use holdfast_sse::server::{RedisLog, RedisOptions};
+        let redis = server_support::redis::Redis::start(server_support::redis::Persistence::None);
+        let log = RedisLog::open(RedisOptions { retention, ..RedisOptions::new(redis.url()) }).await;
+        logs.push(("redis", Arc::new(log.expect("a log")), Box::new(redis)));
+    }
+    logs
 }
 
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -55,7 +69,7 @@ async fn say(hub: &Hub, channel: &str, text: &str) -> String {
 async fn channels_whose_events_have_expired_make_room_for_others() {
     let dir = tempfile::tempdir().expect("a folder");
     let retention = Retention { age_ms_max: 50, channels_max: 2, ..Retention::default() };
-    for (name, log) in logs(dir.path(), retention) {
+    for (name, log, _home) in logs(dir.path(), retention).await {
         println!("log: {name}");
         let router = hub(&log).router();
         let body = json!({ "event": "n", "data": "x" }).to_string();
@@ -81,13 +95,25 @@ async fn channels_whose_events_have_expired_make_room_for_others() {
 async fn a_channel_that_is_read_is_not_forgotten() {
     let dir = tempfile::tempdir().expect("a folder");
     let retention = Retention { age_ms_max: 30, ..Retention::default() };
-    for (name, log) in logs(dir.path(), retention) {
+    for (name, log, _home) in logs(dir.path(), retention).await {
         println!("log: {name}");
         let held = log.channel("held").expect("a channel");
+        let _reader = held.head();
+        log.bounds(&held).await.expect("bounds");
         let head = log.append("held", event("1")).await.expect("stored").place;
         let weak = Arc::downgrade(&log.channel("left").expect("a channel"));
         log.append("left", event("1")).await.expect("stored");
-        until("the one that nobody reads goes", || weak.strong_count() == 0).await;
+        let gone = async {
+            // In Redis it is the next new channel that makes room.
+            for n in 0.. {
+                if weak.strong_count() == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                log.append(&format!("new{n}"), event("1")).await.expect("stored");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the one that nobody reads goes");
         let bounds = log.bounds(&held).await.expect("bounds");
         assert_eq!((bounds.oldest, bounds.head, bounds.begin), (None, head, Place::default()));
         // Its next event follows those that are gone.
@@ -100,7 +126,7 @@ async fn a_channel_that_is_read_is_not_forgotten() {
 #[tokio::test]
 async fn a_removed_channel_begins_anew_behind_its_old_ids() {
     let dir = tempfile::tempdir().expect("a folder");
-    for (name, log) in logs(dir.path(), Retention::default()) {
+    for (name, log, _home) in logs(dir.path(), Retention::default()).await {
         println!("log: {name}");
         let keyed = || NewEvent { key: Some(Key::new("k", &["1"])), ..event("1") };
         let first = log.append("a", keyed()).await.expect("stored").place;
@@ -135,7 +161,7 @@ async fn a_removed_channel_begins_anew_behind_its_old_ids() {
 #[tokio::test]
 async fn who_comes_back_to_a_removed_channel_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
-    for (name, log) in logs(dir.path(), Retention::default()) {
+    for (name, log, _home) in logs(dir.path(), Retention::default()).await {
         println!("log: {name}");
         let hub = hub(&log);
         let router = hub.router();
@@ -184,7 +210,7 @@ async fn who_comes_back_to_a_removed_channel_is_told() {
 #[tokio::test]
 async fn listeners_of_idle_channels_hear_nothing_of_others() {
     let dir = tempfile::tempdir().expect("a folder");
-    for (name, log) in logs(dir.path(), Retention::default()) {
+    for (name, log, _home) in logs(dir.path(), Retention::default()).await {
         println!("log: {name}");
         let hub = hub(&log);
         let mut idle = ask(&hub.router(), get("/stream/idle")).await;
@@ -293,6 +319,18 @@ async fn no_id_is_ever_given_twice() {
     for _ in 0..1500 {
         life.step(&memory).await;
     }
+    #[cfg(feature = "redis")]
+    {
+        let (_, redis, _home) = logs(dir.path(), retention).await.pop().expect("Redis is the last");
+        let mut life = Life { random: random.fork(), ids: HashMap::new(), last: HashMap::new() };
+        for n in 0..1500 {
+            life.step(redis.as_ref()).await;
+            if n % 10 == 0 {
+                // A channel that is new makes Redis look for old ones.
+                redis.append(&format!("n{n}"), event("x")).await.expect("stored");
+            }
+        }
+    }
     let null = NullLog::default();
     let mut life = Life { random: random.fork(), ids: HashMap::new(), last: HashMap::new() };
     for _ in 0..500 {
@@ -312,7 +350,9 @@ async fn no_id_is_ever_given_twice() {
 async fn all_channels_together_keep_within_their_bytes() {
     let dir = tempfile::tempdir().expect("a folder");
     let retention = Retention { total_bytes_max: 100_000, ..Retention::default() };
-    for (name, log) in logs(dir.path(), retention) {
+    // Redis has `maxmemory` for it.
+    let own = logs(dir.path(), retention).await.into_iter().filter(|log| log.0 != "redis");
+    for (name, log, _home) in own {
         println!("log: {name}");
         let text = "x".repeat(1000);
         for n in 0..300 {

@@ -63,7 +63,7 @@ async fn check_all(subjects: Vec<Subject>, check: impl AsyncFn(&dyn EventLog)) {
 }
 
 fn event(data: &str) -> NewEvent {
-    NewEvent { name: "e".to_owned(), data: Data::Text(data.to_owned()), key: None }
+    NewEvent { name: "e".to_owned(), data: Data::Text(data.to_owned()), key: None, state: None }
 }
 
 fn keyed(data: &str, key: &str) -> NewEvent {
@@ -151,7 +151,7 @@ async fn numbers_are_written_where_the_event_wants_them() {
         let _reader = channel.head();
         log.bounds(&channel).await.expect("bounds");
         for n in 1..=2 {
-            let stored = NewEvent { name: "e".to_owned(), data: numbered.clone(), key: None };
+            let stored = NewEvent { name: "e".to_owned(), data: numbered.clone(), key: None, state: None };
             let Place { generation, sequence } = append(log, "a", stored).await.place;
             let page = log
                 .page(&channel, place(generation, sequence - 1), PageLimit::default())

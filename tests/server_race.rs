@@ -21,7 +21,7 @@ struct Racing {
 }
 
 fn event(text: &str) -> NewEvent {
-    NewEvent { name: "n".to_owned(), data: Data::Text(text.to_owned()), key: None }
+    NewEvent { name: "n".to_owned(), data: Data::Text(text.to_owned()), key: None, state: None }
 }
 
 impl EventLog for Racing {

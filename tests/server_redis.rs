@@ -3,95 +3,13 @@
 
 mod server_support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use holdfast_sse::server::{
-    EventLog, Hub, LogError, Message, PublishError, RedisLog, RedisOptions, StreamOptions,
-};
-use serde_json::{Value, json};
+use holdfast_sse::server::{EventLog, LogError, PublishError, RedisLog, RedisOptions};
+use serde_json::json;
+use server_support::node::{Node, numbers, texts};
 use server_support::redis::{Persistence, Redis};
-use server_support::{Reader, ask, get, resume};
-
-/// One of several servers on a Redis.
-struct Node {
-    hub: Hub,
-    router: Router,
-    log: Arc<RedisLog>,
-}
-
-impl Node {
-    async fn start(redis: &Redis) -> Self {
-        let quick =
-            RedisOptions { command_ms_max: 2_000, retry_ms_max: 200, ..RedisOptions::new(redis.url()) };
-        Self::with(quick).await
-    }
-
-    async fn with(options: RedisOptions) -> Self {
-        let log = Arc::new(RedisLog::open(options).await.expect("a log"));
-        let streams = StreamOptions { heartbeat_ms: 0, ..StreamOptions::default() };
-        let hub = Hub::new(Arc::clone(&log) as Arc<dyn EventLog>, streams);
-        Self { router: hub.router(), hub, log }
-    }
-
-    async fn try_publish(&self, text: &str, key: &str) -> Result<String, PublishError> {
-        let message = Message::text("n", text).idempotency_key(key);
-        self.hub.publisher().publish("a", message).await.map(|published| published.id)
-    }
-
-    /// Publishes as a publisher does: again under the same key until it is acknowledged.
-    async fn publish(&self, n: u64) -> String {
-        let acknowledged = async {
-            loop {
-                match self.try_publish(&n.to_string(), &format!("k{n}")).await {
-                    Ok(id) => return id,
-                    Err(PublishError::Log(LogError::Storage(_))) => {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), acknowledged).await.expect("acknowledged within 30 s")
-    }
-
-    async fn listen(&self) -> Reader {
-        let mut reader = ask(&self.router, get("/stream/a")).await;
-        reader.named("control.open").await;
-        reader
-    }
-
-    /// What a client hears that comes back with a cursor: why it cannot resume, where that is so.
-    async fn resume(&self, cursor: &str) -> (Reader, Option<Value>) {
-        let mut reader = ask(&self.router, resume("/stream/a", cursor)).await;
-        reader.named("control.open").await;
-        let next = tokio::time::timeout(Duration::from_millis(200), reader.any()).await;
-        let refused = match next {
-            Ok(Ok(event)) if event.name == "control.cannot_resume" => Some(event.payload()),
-            Ok(Ok(event)) if event.name == "control.replay_start" => {
-                assert_eq!(event.payload()["reason"], "no_replay_needed");
-                reader.named("control.replay_end").await;
-                None
-            }
-            Ok(Ok(event)) => panic!("expected a refusal, or that nothing is missing: {event:?}"),
-            _ => None,
-        };
-        (reader, refused)
-    }
-}
-
-async fn texts(reader: &mut Reader, count: usize) -> Vec<String> {
-    let mut texts = Vec::new();
-    for _ in 0..count {
-        texts.push(reader.event().await.expect("one more event").data);
-    }
-    texts
-}
-
-fn numbers(range: std::ops::RangeInclusive<u64>) -> Vec<String> {
-    range.map(|n| n.to_string()).collect()
-}
+use server_support::{ask, get, resume};
 
 // T8, S14: what one node stores, all nodes show, in one order; equal payloads are events of their own.
 #[tokio::test(flavor = "multi_thread")]
@@ -255,17 +173,10 @@ async fn a_changed_role_begins_an_epoch() {
     let (redis, empty) = (Redis::start(Persistence::None), Redis::start(Persistence::None));
     let node = Node::start(&redis).await;
     let before = node.publish(1).await;
-    let port = empty.url().rsplit(':').next().expect("a port").to_owned();
-    assert_eq!(redis.ask(&["REPLICAOF", "127.0.0.1", &port]), "OK");
-    let synced = async {
-        while !redis.ask(&["INFO", "replication"]).contains("master_link_status:up") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), synced).await.expect("a replica");
+    redis.follow(empty.port()).await;
     let refused = node.try_publish("2", "k2").await;
     assert!(matches!(refused, Err(PublishError::Log(LogError::Storage(_)))), "{refused:?}");
-    assert_eq!(redis.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
+    redis.promote();
     let after = node.publish(2).await;
     assert!(after.ends_with("-1") && after.split('-').next() != before.split('-').next(), "{before} {after}");
 }
@@ -277,11 +188,11 @@ async fn a_redis_that_hangs_is_given_up_and_nothing_is_stored_twice() {
     let node = Node::with(RedisOptions { command_ms_max: 300, ..RedisOptions::new(redis.url()) }).await;
     let mut reader = node.listen().await;
     node.publish(1).await;
-    redis.signal("-STOP");
+    redis.freeze();
     let publishing = node.try_publish("2", "k2");
     let failed = tokio::time::timeout(Duration::from_secs(20), publishing).await.expect("it is given up");
     assert!(matches!(failed, Err(PublishError::Log(LogError::Storage(_)))), "{failed:?}");
-    redis.signal("-CONT");
+    redis.thaw();
     let second = node.publish(2).await;
     assert!(second.ends_with("-2"), "{second}");
     node.publish(3).await;
@@ -309,7 +220,12 @@ async fn replicas_that_must_have_an_event_are_waited_for() {
 async fn what_cannot_be_used_is_said_without_the_password() {
     for (options, expected) in [
         (RedisOptions::new("http://user:hunter2@host"), "the URL of the Redis log cannot be used"),
-        (RedisOptions::new("rediss://user:hunter2@host"), "the URL of the Redis log cannot be used"),
+        (
+            RedisOptions::new("redis://127.0.0.1:1,http://user:hunter2@host"),
+            "the URL of the Redis log cannot be used",
+        ),
+        (RedisOptions::new("rediss://user:hunter2,@127.0.0.1:1"), "Redis: "),
+        (RedisOptions::new("redis://:hunter2@127.0.0.1:1, rediss://user:hunter2@127.0.0.1:1"), "Redis: "),
         (RedisOptions::new("redis://user:hunter2@127.0.0.1:1"), "Redis: "),
         (
             RedisOptions { prefix: "a b".to_owned(), ..RedisOptions::new("redis://:hunter2@host") },

@@ -180,8 +180,10 @@ async fn newcomers_get_the_present_value() {
     let mut up_to_date = ask(&node.hub.router(), resume("/stream/news", &id)).await;
     up_to_date.named("control.replay_end").await;
     assert!(up_to_date.quiet(20).await);
-    // A node that comes later has the value, and so have its clients.
+    // A node that comes later has the value, and so have its clients: at once, though nobody asked for the state there.
     let later = Node::new(&log);
+    let mut early = later.stream("/stream/news").await;
+    assert_eq!(early.event().await.expect("the value").data, r#"{"value":3}"#);
     let found: SharedState<i32> = later.states.get("news").await.expect("read").expect("there");
     assert_eq!(found.get(), Ok(3));
     assert_eq!(later.stream("/stream/news").await.event().await.expect("the value").data, r#"{"value":3}"#);
@@ -237,6 +239,11 @@ async fn a_state_survives_a_restart() {
     for life in 0..3_u64 {
         let log = redb(&dir);
         let node = Node::new(&log);
+        if life > 0 {
+            // Clients may be there before the app asks for the state.
+            let mut early = node.stream("/stream/restarts").await;
+            assert_eq!(early.event().await.expect("the value").json(), json!({ "value": life }));
+        }
         let counter = node.states.create("restarts", 0_u64).await.expect("a state");
         assert_eq!(counter.get(), Ok(life));
         counter.update(|n| n + 1).await.expect("updated");

@@ -87,7 +87,7 @@ impl ChannelHandle {
         self.hub.stream(&self.name, request).await
     }
 
-    /// How many streams of this process listen to it.
+    /// How many streams of this process listen to it: see [`Hub::session_count`].
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.hub.session_count(&self.name)

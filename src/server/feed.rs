@@ -120,7 +120,7 @@ impl Feed {
         // Who newly comes to a channel of state is given its value.
         if !(start.resumed && options.resume)
             && wanted.fresh == Beginning::Now
-            && let Some(place) = hub.states.beginning(hub, name).await
+            && let Some(place) = hub.states.beginning(hub, &channel, &bounds).await
         {
             start.move_to(place);
         }
@@ -319,6 +319,10 @@ impl Feed {
             None => hub.log.page(&self.channel, self.place, limit).await?,
         };
         let follows = frames.first().is_some_and(|first| first.place.follows(self.place));
+        if !follows && let Some(place) = self.channel.passes(self.place) {
+            self.place = place;
+            return Ok(Step::Moved);
+        }
         if !follows && let Some(refused) = self.gap(hub, frames.first(), head).await? {
             let requested = self.position(hub);
             self.place = refused.place;
@@ -352,7 +356,7 @@ impl Feed {
         head: Place,
     ) -> Result<Option<Refused>, LogError> {
         let bounds = hub.log.bounds(&self.channel).await?;
-        if first.is_none() && bounds.head > head {
+        if first.is_none() && bounds.head > head && bounds.is_used() {
             // Something was stored since the page was read: it is there to be read, not missing.
             return Ok(None);
         }

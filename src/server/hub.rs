@@ -232,7 +232,8 @@ impl Hub {
         self.inner.registry.all().iter().map(|entry| entry.info()).collect()
     }
 
-    /// How many streams of this process listen to a channel.
+    /// How many streams of this process listen to a channel. Other servers on the same log count theirs: how many there
+    /// are in all is the sum, which nobody here knows.
     #[must_use]
     pub fn session_count(&self, channel: &str) -> usize {
         self.inner.registry.count(channel)

@@ -90,8 +90,8 @@ pub struct StreamOptions {
     /// past any middleware around the router: a third of the work. Only streams over plain HTTP/1.1 that come from a
     /// [`Listener`](super::Listener) unchanged. `usize::MAX` never does. Default 32.
     pub fanout_listeners_min: usize,
-    /// Tell each stream of a channel how many there are (`control.presence`), at most once in so many milliseconds; 0 does
-    /// not. Default 0.
+    /// Tell each stream of a channel how many there are in this process (`control.presence`), at most once in so many
+    /// milliseconds; 0 does not. Default 0.
     pub presence_ms: u64,
     /// Names of heartbeats, errors and the end. Default the protocol's.
     pub names: EventNames,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::clock;
 use super::hub::Inner;
-use super::log::{Appended, Data, KEY_BYTES_MAX, Key, LogError, NAME_BYTES_MAX, NewEvent};
+use super::log::{Appended, Data, KEY_BYTES_MAX, Key, LogError, NAME_BYTES_MAX, NewEvent, StateMark};
 use crate::wire::{control, encode};
 
 /// An event to publish.
@@ -17,6 +17,9 @@ pub struct Message {
     name: String,
     content: Content,
     key: Option<String>,
+    /// Makes the content that the key stands for another one than that of an equal message.
+    nonce: Option<String>,
+    state: Option<StateMark>,
     pub(super) trace_id: Option<String>,
     pub(super) correlation_id: Option<String>,
     pub(super) stream_id: Option<String>,
@@ -54,8 +57,9 @@ impl Message {
     }
 
     fn new(name: String, content: Content) -> Self {
-        let (key, trace_id, correlation_id, stream_id) = (None, None, None, None);
-        Self { name, content, key, trace_id, correlation_id, stream_id, retry_ms: None }
+        let (key, nonce, state) = (None, None, None);
+        let (trace_id, correlation_id, stream_id, retry_ms) = (None, None, None, None);
+        Self { name, content, key, nonce, state, trace_id, correlation_id, stream_id, retry_ms }
     }
 
     /// Makes publishing repeatable: the same message to the same channel under the same key stores nothing the second
@@ -63,6 +67,19 @@ impl Message {
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// A key that only this one message has: an equal one of somebody else is refused under it, so that a duplicate is
+    /// surely this message, stored by an attempt whose answer got lost.
+    pub(super) fn contested_key(mut self, key: String) -> Self {
+        (self.key, self.nonce) = (Some(key), Some(clock::event_id()));
+        self
+    }
+
+    /// What it means to a shared state of its channel.
+    pub(super) fn state(mut self, mark: StateMark) -> Self {
+        self.state = Some(mark);
         self
     }
 
@@ -164,7 +181,9 @@ impl Message {
         self.check(event_bytes_max)?;
         let (Content::Payload(text) | Content::Text(text)) = &self.content;
         let kind = if matches!(self.content, Content::Text(_)) { "text" } else { "payload" };
-        let key = self.key.as_ref().map(|key| Key::new(key.clone(), &[kind, &self.name, text]));
+        let mut parts = vec![kind, self.name.as_str(), text.as_str()];
+        parts.extend(self.nonce.as_deref());
+        let key = self.key.as_ref().map(|key| Key::new(key.clone(), &parts));
         let begin = match &self.content {
             Content::Payload(payload) => Some(self.envelope_begin(payload)),
             Content::Text(_) => None,
@@ -173,7 +192,7 @@ impl Message {
             (Some(begin), _) => Data::Numbered { before: begin + r#","sequence":"#, after: "}".to_owned() },
             (None, Content::Text(text) | Content::Payload(text)) => Data::Text(text),
         };
-        Ok(NewEvent { name: self.name, data, key })
+        Ok(NewEvent { name: self.name, data, key, state: self.state })
     }
 
     /// The event as it goes over the wire without a log: its envelope has no number.

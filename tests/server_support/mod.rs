@@ -1,7 +1,13 @@
 //! What the server's tests share: a reader of event streams, a request, and the real process.
 #![allow(dead_code, unreachable_pub)] // Each test file is a crate of its own and uses a part of this.
 
+#[cfg(feature = "redis")]
+pub mod node;
 pub mod own_log;
+#[cfg(feature = "redis")]
+pub mod page;
+#[cfg(feature = "redis")]
+pub mod proxy;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod sockets;
@@ -180,6 +186,10 @@ impl Random {
     /// Another one, whose numbers follow from the same seed.
     pub fn fork(&mut self) -> Self {
         Self(self.up_to(u64::MAX - 1))
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.up_to(bound as u64 - 1) as usize
     }
 
     pub fn up_to(&mut self, max: u64) -> u64 {

@@ -1,11 +1,11 @@
 //! What this process holds of one channel: its head, to wait on, and its newest frames, to read without the disk.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Bounds, Frame, LogError, PageLimit, Place, check_channel};
+use super::{Bounds, Frame, LogError, PageLimit, Place, StateMark, check_channel};
 
 /// One channel, as shared by those who append to it and those who read it.
 #[derive(Debug)]
@@ -13,6 +13,15 @@ pub struct Channel {
     name: String,
     ring: Mutex<Ring>,
     head: watch::Sender<Place>,
+    states: Mutex<States>,
+}
+
+/// The newest event of each shared state, by the state's key.
+#[derive(Debug, Default)]
+struct States {
+    /// The head of the channel when that was so.
+    head: Option<Place>,
+    places: BTreeMap<String, Place>,
 }
 
 impl Channel {
@@ -23,8 +32,9 @@ impl Channel {
         let head = bounds.head;
         Self {
             name: name.to_owned(),
-            ring: Mutex::new(Ring { frames: VecDeque::new(), bytes: 0, floor: head, bounds }),
+            ring: Mutex::new(Ring { frames: VecDeque::new(), bytes: 0, floor: head, joint: None, bounds }),
             head: watch::Sender::new(head),
+            states: Mutex::default(),
         }
     }
 
@@ -51,6 +61,11 @@ impl Channel {
     pub fn tail(&self, after: Place, limit: PageLimit) -> Option<Vec<Frame>> {
         let ring = self.ring();
         (after >= ring.floor).then(|| ring.stored_after(after, limit))
+    }
+
+    /// The place that comes right after one, where that is known and the numbers do not tell.
+    pub(crate) fn passes(&self, place: Place) -> Option<Place> {
+        self.ring().joint.filter(|(from, to)| *from <= place && place < *to).map(|joint| joint.1)
     }
 
     /// How many bytes of frames after `after` this process holds.
@@ -91,6 +106,36 @@ impl Channel {
         });
     }
 
+    /// The events that hold the values of the channel's shared states, by the states' keys, as the log said last when it was
+    /// asked for the bounds. They may be gone by now.
+    #[must_use]
+    pub fn states(&self) -> BTreeMap<String, Place> {
+        self.lock_states().places.clone()
+    }
+
+    /// Takes over what the log knew of the states when the channel had come to `head`.
+    pub(crate) fn set_states(&self, head: Place, places: BTreeMap<String, Place>) {
+        let mut states = self.lock_states();
+        if states.head <= Some(head) {
+            *states = States { head: Some(head), places };
+        }
+    }
+
+    /// Takes over what the event at `place` means to a state.
+    pub(crate) fn mark_state(&self, place: Place, mark: StateMark) {
+        let mut states = self.lock_states();
+        states.head = Some(place);
+        if mark.removed {
+            states.places.remove(&mark.key);
+        } else {
+            states.places.insert(mark.key, place);
+        }
+    }
+
+    fn lock_states(&self) -> MutexGuard<'_, States> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets `change` alter the ring and wakes the readers if that moved the head. Two callers may come here in the other
     /// order than they came to the ring: the head only ever moves on, or a reader would sleep on an event.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
@@ -119,17 +164,15 @@ pub(crate) struct Ring {
     bytes: usize,
     /// The newest place that is no longer held.
     floor: Place,
+    /// From the one to the other place there is nothing, though they look apart.
+    joint: Option<(Place, Place)>,
     pub(crate) bounds: Bounds,
 }
 
 impl Ring {
     /// Adds the event that follows the head, which may be the first of a later epoch.
     pub(crate) fn push(&mut self, frame: Frame) {
-        let head = self.bounds.head;
-        if frame.place.generation != head.generation && head.sequence > 0 {
-            self.bounds.ends.push((head.generation, head.sequence));
-        }
-        self.bounds.head = frame.place;
+        self.move_head(frame.place);
         self.bytes += frame.bytes.len();
         self.frames.push_back(frame);
     }
@@ -146,7 +189,25 @@ impl Ring {
         self.frames.clear();
         self.bytes = 0;
         self.floor = head;
-        self.bounds.head = head;
+        self.move_head(head);
+    }
+
+    /// Goes on behind `place`, which is known to be the next after the head.
+    #[cfg(feature = "redis")]
+    pub(crate) fn join(&mut self, place: Place) {
+        self.clear();
+        self.floor = self.bounds.head;
+        self.joint = Some((self.bounds.head, place));
+        self.bounds.head = place;
+    }
+
+    /// Where a later epoch begins, remembers where the one before it ended.
+    fn move_head(&mut self, place: Place) {
+        let head = std::mem::replace(&mut self.bounds.head, place);
+        if head.generation < place.generation && head.sequence > 0 && head > self.bounds.begin {
+            self.bounds.ends.retain(|end| end.0 < head.generation);
+            self.bounds.ends.push((head.generation, head.sequence));
+        }
     }
 
     /// Lets go of the oldest frames beyond a limit.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Appended, LogError, Place};
 #[cfg(doc)]
-use super::{KEY_BYTES_MAX, Retention};
+use super::{Channel, KEY_BYTES_MAX, Retention};
 use crate::wire::{EncodeError, encode};
 
 /// One stored event, encoded once for all who read it.
@@ -109,6 +109,17 @@ pub struct NewEvent {
     /// A second append to the channel under the same key and of the same content stores nothing and answers with the
     /// first one's place, for as long as the log remembers the key ([`Retention::keys_max`]).
     pub key: Option<Key>,
+    /// What it means to a shared state of the channel: the log tells by [`Channel::states`] where newcomers find the value.
+    pub state: Option<StateMark>,
+}
+
+/// An event that says what a shared state is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateMark {
+    /// Which of the channel's states: [`StateOptions::key`](crate::server::StateOptions::key).
+    pub key: String,
+    /// It is no more.
+    pub removed: bool,
 }
 
 impl NewEvent {

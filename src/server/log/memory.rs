@@ -123,6 +123,9 @@ impl Shared {
             let at_ms = clock::unix_ms();
             let frame = Frame::encode(place, &epoch, at_ms, &event.name, &event.data.render(sequence))
                 .map_err(|_| LogError::InvalidName)?;
+            if let Some(mark) = event.state {
+                channel.mark_state(place, mark);
+            }
             self.change(&channel, |ring| {
                 ring.push(frame);
                 self.expire(ring);

@@ -34,7 +34,7 @@ use super::clock;
 
 pub use self::bounds::Bounds;
 pub use self::channel::Channel;
-pub use self::event::{Data, Frame, Key, NewEvent};
+pub use self::event::{Data, Frame, Key, NewEvent, StateMark};
 pub use self::memory::MemoryLog;
 pub use self::null::NullLog;
 pub use self::redb::{RedbLog, RedbOptions};
@@ -255,7 +255,7 @@ impl std::error::Error for LogError {}
 /// }
 ///
 /// # futures_util::FutureExt::now_or_never(async {
-/// let event = NewEvent { name: "n".to_owned(), data: Data::Text("hello".to_owned()), key: None };
+/// let event = NewEvent { name: "n".to_owned(), data: Data::Text("hello".to_owned()), key: None, state: None };
 /// let stored = VecLog::new().append("a", event).await?;
 /// assert_eq!(stored.place.sequence, 1);
 /// # Ok::<(), LogError>(())

@@ -25,6 +25,8 @@ pub(super) const EPOCHS: TableDefinition<'_, u32, &str> = TableDefinition::new("
 pub(super) const CHANNELS: TableDefinition<'_, &str, Row> = TableDefinition::new("channels");
 /// Channel number → place behind which it began, where that is not the log's beginning.
 pub(super) const BEGINS: TableDefinition<'_, u32, (u32, u64)> = TableDefinition::new("begins");
+/// (channel number, key of a shared state) → (epoch, sequence) of the event that holds its value.
+pub(super) const STATES: TableDefinition<'_, (u32, &str), (u32, u64)> = TableDefinition::new("states");
 /// How far the channels came that were forgotten.
 pub(super) const RETIRED: TableDefinition<'_, (), (u32, u64)> = TableDefinition::new("retired");
 /// (channel number, epoch) → last sequence, once a later epoch has begun in that channel.
@@ -127,7 +129,7 @@ impl Shared {
         let mut directory = Directory::default();
         directory.retire(loaded.retired);
         for stored in &loaded.channels {
-            directory.insert(&stored.name, stored.bounds.clone());
+            stored.show(&mut directory);
         }
         Self {
             directory: Mutex::new(directory),

@@ -1,5 +1,6 @@
 //! What a redb log reads when it opens its file.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -7,7 +8,10 @@ use std::sync::Arc;
 
 use redb::{Builder, Database, ReadableTable};
 
-use super::redb::{BEGINS, CHANNELS, ENDS, EPOCHS, EVENTS, KEY_ORDER, KEYS, RETIRED, RedbOptions, storage};
+use super::channel::Directory;
+use super::redb::{
+    BEGINS, CHANNELS, ENDS, EPOCHS, EVENTS, KEY_ORDER, KEYS, RETIRED, RedbOptions, STATES, storage,
+};
 use super::redb_writer::Meta;
 use super::{Bounds, LogError, Place};
 use crate::server::clock;
@@ -27,6 +31,14 @@ pub(super) struct Stored {
     pub(super) name: String,
     pub(super) bounds: Bounds,
     pub(super) meta: Meta,
+    states: BTreeMap<String, Place>,
+}
+
+impl Stored {
+    /// Makes a channel of it.
+    pub(super) fn show(&self, directory: &mut Directory) {
+        directory.insert(&self.name, self.bounds.clone()).set_states(self.bounds.head, self.states.clone());
+    }
 }
 
 pub(super) fn builder(options: RedbOptions) -> Builder {
@@ -56,6 +68,7 @@ pub(super) fn load(database: &Database) -> Result<Loaded, LogError> {
         let events = transaction.open_table(EVENTS).map_err(storage)?;
         let ends = transaction.open_table(ENDS).map_err(storage)?;
         let begins = transaction.open_table(BEGINS).map_err(storage)?;
+        let states = transaction.open_table(STATES).map_err(storage)?;
         transaction.open_table(KEYS).map_err(storage)?;
         transaction.open_table(KEY_ORDER).map_err(storage)?;
         if let Some(retired) = transaction.open_table(RETIRED).map_err(storage)?.get(()).map_err(storage)? {
@@ -92,10 +105,16 @@ pub(super) fn load(database: &Database) -> Result<Loaded, LogError> {
                 let (generation, sequence) = begin.value();
                 Place { generation, sequence }
             });
+            let mut marks = BTreeMap::new();
+            for state in states.range((number, "")..(number.saturating_add(1), "")).map_err(storage)? {
+                let (key, place) = state.map_err(storage)?;
+                let (generation, sequence) = place.value();
+                marks.insert(key.value().1.to_owned(), Place { generation, sequence });
+            }
             let bounds = Bounds { oldest: oldest.map(|oldest| oldest.0), begin, head, ends: ended };
             let count = oldest.map_or(0, |oldest| bounds.distance(bounds.before(oldest.0), head));
             let meta = Meta { number, head, oldest, count, bytes, key_first, key_next, touched_ms: now };
-            loaded.channels.push(Stored { name: name.value().to_owned(), bounds, meta });
+            loaded.channels.push(Stored { name: name.value().to_owned(), bounds, meta, states: marks });
         }
     }
     transaction.commit().map_err(storage)?;

@@ -2,9 +2,9 @@
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::redb::{BEGINS, CHANNELS, ENDS, EVENTS, KEY_ORDER, KEYS, RETIRED, Row, storage};
+use super::redb::{BEGINS, CHANNELS, ENDS, EVENTS, KEY_ORDER, KEYS, RETIRED, Row, STATES, storage};
 use super::redb_writer::Meta;
-use super::{Key, LogError, NewEvent, Place, Retention};
+use super::{Key, LogError, NewEvent, Place, Retention, StateMark};
 
 pub(super) struct Tables<'t> {
     pub(super) events: Table<'t, (u32, u32, u64), (u64, &'static str, &'static str)>,
@@ -12,6 +12,7 @@ pub(super) struct Tables<'t> {
     key_order: Table<'t, (u32, u64), &'static str>,
     pub(super) ends: Table<'t, (u32, u32), u64>,
     begins: Table<'t, u32, (u32, u64)>,
+    states: Table<'t, (u32, &'static str), (u32, u64)>,
     channels: Table<'t, &'static str, Row>,
     retired: Table<'t, (), (u32, u64)>,
 }
@@ -40,6 +41,7 @@ impl<'t> Tables<'t> {
             key_order: transaction.open_table(KEY_ORDER).map_err(storage)?,
             ends: transaction.open_table(ENDS).map_err(storage)?,
             begins: transaction.open_table(BEGINS).map_err(storage)?,
+            states: transaction.open_table(STATES).map_err(storage)?,
             channels: transaction.open_table(CHANNELS).map_err(storage)?,
             retired: transaction.open_table(RETIRED).map_err(storage)?,
         })
@@ -83,6 +85,17 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
+    /// Stores what the channel's newest event means to a state.
+    pub(super) fn mark(&mut self, meta: &Meta, mark: &StateMark) -> Result<(), LogError> {
+        let key = (meta.number, mark.key.as_str());
+        if mark.removed {
+            self.states.remove(key).map_err(storage)?;
+        } else {
+            self.states.insert(key, (meta.head.generation, meta.head.sequence)).map_err(storage)?;
+        }
+        Ok(())
+    }
+
     /// Deletes events from the oldest on until the channel is within its limits.
     pub(super) fn expire(&mut self, meta: &mut Meta, keep: Keep) -> Result<(), LogError> {
         while let Some((place, at_ms)) = meta.oldest {
@@ -118,6 +131,7 @@ impl<'t> Tables<'t> {
         self.key_order.retain_in((number, 0)..=(number, u64::MAX), |_, _| false).map_err(storage)?;
         self.ends.retain_in((number, 0)..=(number, u32::MAX), |_, _| false).map_err(storage)?;
         self.begins.remove(number).map_err(storage)?;
+        self.states.retain_in((number, "")..(next, ""), |_, _| false).map_err(storage)?;
         self.channels.remove(name).map_err(storage)?;
         self.retired.insert((), (retired.generation, retired.sequence)).map_err(storage)?;
         Ok(())

@@ -86,7 +86,7 @@ impl Writer {
         let known = |name: &str| directory.get(name).is_some();
         let new: Vec<_> = loaded.channels.iter().filter(|stored| !known(&stored.name)).collect();
         for stored in new {
-            directory.insert(&stored.name, stored.bounds.clone());
+            stored.show(&mut directory);
         }
         lost
     }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::redb::{EPOCHS, File, RedbOptions, Room, Row, Shared, storage};
 use super::redb_load::Loaded;
 use super::redb_tables::{Keep, Tables};
-use super::{Appended, Bounds, Channel, Frame, LogError, NewEvent, PageLimit, Place};
+use super::{Appended, Bounds, Channel, Frame, LogError, NewEvent, PageLimit, Place, StateMark};
 use crate::server::clock;
 
 type Answer<T> = oneshot::Sender<Result<T, LogError>>;
@@ -85,6 +85,8 @@ pub(super) struct Numbers {
 pub(super) struct Batch {
     pub(super) metas: HashMap<String, Meta>,
     frames: HashMap<String, Vec<Frame>>,
+    /// What events mean to the states of their channels.
+    marks: HashMap<String, Vec<(Place, StateMark)>>,
     pub(super) forgotten: Vec<String>,
     /// Channels that begin, held so that nobody finds another one of their name meanwhile.
     begun: Vec<Arc<Channel>>,
@@ -307,6 +309,10 @@ impl Writer {
         if let Some(key) = &event.key {
             tables.remember(meta, key, self.options.retention.keys_max)?;
         }
+        if let Some(mark) = &event.state {
+            tables.mark(meta, mark)?;
+            batch.marks.entry(name.to_owned()).or_default().push((place, mark.clone()));
+        }
         tables.expire(meta, Keep::new(&self.options.retention, at_ms))?;
         batch.frames.entry(name.to_owned()).or_default().push(frame);
         Ok(Appended { place, duplicate: false })
@@ -330,7 +336,7 @@ impl Writer {
 
     /// Makes a finished transaction visible: to later ones, and to the readers.
     fn publish(&mut self, batch: Batch) {
-        let mut frames = batch.frames;
+        let (mut frames, mut marks) = (batch.frames, batch.marks);
         for (name, meta) in batch.metas {
             self.numbers.take(meta.number);
             let before = self.channels.insert(name.clone(), meta).map_or(0, |meta| meta.bytes);
@@ -344,6 +350,9 @@ impl Writer {
             } else {
                 self.options.tail
             };
+            for (place, mark) in marks.remove(&name).unwrap_or_default() {
+                channel.mark_state(place, mark);
+            }
             let bytes = channel.change(|ring| {
                 for frame in frames.remove(&name).unwrap_or_default() {
                     ring.push(frame);

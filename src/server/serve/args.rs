@@ -62,7 +62,8 @@ pub struct ServeArgs {
     /// Keep no events at all: they reach those who listen, and nobody can resume
     #[arg(long, conflicts_with = "memory")]
     pub(super) null: bool,
-    /// Keep events in the Redis of this URL, which several servers may share. The URL may hold a password: better give
+    /// Keep events in the Redis of this URL (redis://, or rediss:// for TLS), which several servers may share; several
+    /// addresses, separated by commas, for a failover. The URL may hold a password: better give
     /// it by the variable, since flags are seen by all who list processes
     #[arg(long, env = "SSE_REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub(super) redis_url: Option<Secret>,

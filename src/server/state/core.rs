@@ -10,7 +10,7 @@ use tokio::time::{Duration, sleep};
 use super::{REMOVED, StateError, StateOptions};
 use crate::server::clock;
 use crate::server::hub::Inner;
-use crate::server::log::{Bounds, Channel, EventLog, Frame, LogError, PageLimit, Place};
+use crate::server::log::{Bounds, Channel, EventLog, Frame, LogError, PageLimit, Place, StateMark};
 use crate::server::options::Beginning;
 use crate::server::publisher::{Message, PublishError, Publisher};
 use crate::server::resume::{self, Wanted};
@@ -197,11 +197,12 @@ impl Core {
             let Some(change) = decide(&entry)? else { return Ok(false) };
             // The log takes one event a key: of all changes to the value of this event, the first.
             let key = format!("holdfast.state:{}:{}", self.key, hub.id(entry.base));
-            let message = self.message(&change).idempotency_key(key);
+            let message = self.message(&change).contested_key(key);
             let place = match publisher.append(self.channel.name(), message).await {
-                Ok(appended) if !appended.duplicate => appended.place,
+                // A duplicate is this very change: it was stored, and the log tried again since the answer got lost.
+                Ok(appended) => appended.place,
                 // Somebody was faster, with the same value or with another.
-                Ok(_) | Err(PublishError::Log(LogError::KeyReused)) => continue,
+                Err(PublishError::Log(LogError::KeyReused)) => continue,
                 Err(error) => return Err(error.into()),
             };
             let value = match change {
@@ -216,10 +217,11 @@ impl Core {
 
     fn message(&self, change: &Change) -> Message {
         let key = Value::from(self.key.as_str());
-        match change {
+        let message = match change {
             Change::Set(encoded) => Message::text(self.channel.name(), format!("{{{key}:{}}}", encoded.text)),
             Change::Remove => Message::text(REMOVED, format!(r#"{{"key":{key}}}"#)),
-        }
+        };
+        message.state(StateMark { key: self.key.clone(), removed: matches!(change, Change::Remove) })
     }
 
     /// Publishes the value anew where its event is no longer in the log, or older than it should be. Of all nodes that
@@ -247,10 +249,10 @@ impl Core {
         Ok(())
     }
 
-    /// The place before the event that holds the value, from where newcomers read.
-    pub(super) fn newcomers_place(&self) -> Option<Place> {
+    /// The event that holds the value.
+    pub(super) fn place(&self) -> Option<Place> {
         let entry = self.entry.borrow();
-        entry.value.is_some().then(|| Place { sequence: entry.base.sequence.saturating_sub(1), ..entry.base })
+        entry.value.is_some().then_some(entry.base)
     }
 
     /// Keeps the entry up to date for as long as somebody holds the state.

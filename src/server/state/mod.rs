@@ -9,7 +9,8 @@
 //! tried again: no increment is lost, and the log holds no event that readers would have to skip.
 //!
 //! A newcomer's stream on the channel begins with the event that holds the value, under its own id; so its cursor
-//! is what that of any stream is. A page that keeps its cursor across reloads does not see the value again.
+//! is what that of any stream is. Where that event is, the log knows ([`StateMark`](super::log::StateMark)), so that this holds
+//! on a node that never asked for the state, too, as it is after a restart or in a `holdfast serve` beside the app. A page that keeps its cursor across reloads does not see the value again.
 //!
 //! Give each state a channel of its own. Other events there are allowed, but replayed to newcomers where they came after
 //! the value, and they push it out of a log that keeps few. Where that happens, or where the log deletes by
@@ -29,7 +30,7 @@ use serde::de::DeserializeOwned;
 
 use self::core::{Change, Core};
 use super::hub::{Hub, Inner};
-use super::log::{LogError, Place};
+use super::log::{Bounds, Channel, LogError, Place};
 use super::publisher::PublishError;
 
 pub use self::shared::SharedState;
@@ -302,21 +303,34 @@ impl States {
     }
 
     /// Where a newcomer to `channel` begins, so that its first event is the value of the channel's state; with states of
-    /// several keys, that of the one which was changed longest ago. `None` where the channel has no state here.
-    pub(crate) async fn beginning(&self, hub: &Arc<Inner>, channel: &str) -> Option<Place> {
+    /// several keys, that of the one which was changed longest ago. `None` where the channel has no state. The log tells
+    /// of states that this process does not follow; only of those that it follows does it know a value that the log lost.
+    pub(crate) async fn beginning(
+        &self,
+        hub: &Arc<Inner>,
+        channel: &Channel,
+        bounds: &Bounds,
+    ) -> Option<Place> {
         let cores: Vec<_> = {
             let map = self.map();
-            let from = (channel.to_owned(), String::new());
+            let from = (channel.name().to_owned(), String::new());
             map.range(from..)
-                .take_while(|(name, _)| name.0 == channel)
-                .map(|(_, core)| Arc::clone(core))
+                .take_while(|(name, _)| name.0 == channel.name())
+                .map(|(name, core)| (name.1.clone(), Arc::clone(core)))
                 .collect()
         };
-        for core in &cores {
+        let mut places = channel.states();
+        places.retain(|_, place| bounds.oldest.is_some_and(|oldest| oldest <= *place));
+        for (key, core) in cores {
             if let Err(error) = core.keep_stored(hub).await {
                 tracing::warn!(event = "state.failed", code = error.code(), %error);
             }
+            if let Some(place) = core.place() {
+                let newest = places.entry(key).or_insert(place);
+                *newest = place.max(*newest);
+            }
         }
-        cores.iter().filter_map(|core| core.newcomers_place()).min()
+        let first = places.into_values().min()?;
+        Some(bounds.before(first))
     }
 }

@@ -5,14 +5,20 @@
 //!
 //! **What an acknowledgement means** is Redis's own setting: with `appendfsync always` the event is on disk, with
 //! `everysec` the last second can be lost, without persistence everything. `replicas_min` asks for replicas, too.
-//! Redis must not evict keys (`maxmemory-policy noeviction`), must allow `INFO` in scripts, and is one primary with its
-//! replicas, not a cluster of shards. Redis 6.2 or later.
+//!
+//! **A channel of which all has expired by age** and that nobody listens to on any node is forgotten when a new one begins:
+//! new channels pay for old ones. How far the forgotten ones came stands in one place of the log (`retired`), behind which
+//! channels begin.
+//!
+//! Redis must not evict keys (`maxmemory-policy noeviction`), must allow `INFO` and `PUBSUB` in scripts, and is one primary
+//! with its replicas, not a cluster of shards. Redis 6.2 or later.
 //!
 //! **When data was lost**, ids must not be given out a second time. The first script that runs after a start of the
 //! server, after a promotion of a replica or in an empty database finds a replication id that is not the one of the
 //! newest epoch, does nothing, and a new epoch begins. (The id also changes with a server's first replica: an epoch too
 //! many costs nothing.) The nodes that are still there tell the log how far the epoch
 //! before had come, as far as they know: readers then hear how many events are missing.
+//! What only a node knew that is gone, too, or that tells after others have gone on, is not counted to those.
 
 mod link;
 mod options;
@@ -63,10 +69,11 @@ impl RedisLog {
     /// # Errors
     /// The options cannot be used, or Redis does not answer.
     pub async fn open(options: RedisOptions) -> Result<Self, LogError> {
-        let client = options.client()?;
-        let link = || Link::new(client.clone(), &options);
+        let clients = options.clients()?;
+        let link = || Link::new(clients.clone(), &options);
         let (to_write, to_follow) = (link(), link());
         let shared = Arc::new(Shared::new(options.clone(), link()));
+        shared.check_prefix().await?;
         shared.begin_epoch(false).await?;
         let (appends, inbox) = mpsc::unbounded_channel();
         let (watches, to_watch) = mpsc::channel(WATCHES_MAX);
@@ -128,6 +135,11 @@ impl EventLog for RedisLog {
         .boxed()
     }
 
+    fn remove(&self, channel: &str) -> BoxFuture<'_, Result<(), LogError>> {
+        let channel = channel.to_owned();
+        async move { self.shared.remove(&channel).await }.boxed()
+    }
+
     fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {
         self.shared.channel(name)
     }
@@ -135,7 +147,7 @@ impl EventLog for RedisLog {
     fn bounds<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<Bounds, LogError>> {
         async move {
             self.watch(channel).await?;
-            self.shared.bounds(channel).await
+            self.shared.bounds(channel, false).await
         }
         .boxed()
     }

@@ -3,17 +3,22 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::{Client, IntoConnectionInfo, ProtocolVersion};
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
+use tokio_rustls::rustls::crypto::ring;
 
 use super::super::{LogError, PageLimit, Retention};
 
 /// Options of a [`RedisLog`](super::RedisLog).
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisOptions {
-    /// `redis://[user:password@]host:port[/db]`. Never shown: it may hold a password.
+    /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS, with the system's certificates or those of the file
+    /// that the variable `SSL_CERT_FILE` names. Several, separated by commas, for a failover to another address: of those
+    /// that answer as primaries, the one with the newest epoch is used. Whatever promotes a replica must see to it that the
+    /// old primary does not come back as one. Never shown: it may hold a password.
     pub url: String,
     /// Stands before every key and topic, as `<prefix>:<channel>:events`. Logs of different prefixes share nothing. 1 to
-    /// 64 visible ASCII characters; default `holdfast`.
+    /// 64 visible ASCII characters; default `holdfast`. A colon would make `a:b` with channel `c` and `a` with channel `b:c`
+    /// one: with it only a log is opened that is there already, from before this rule.
     pub prefix: String,
     /// What is kept. All nodes should say the same.
     pub retention: Retention,
@@ -65,25 +70,48 @@ impl RedisOptions {
         Duration::from_millis(self.command_ms_max.max(1))
     }
 
-    /// Checks what can be checked without a connection.
-    pub(super) fn client(&self) -> Result<Client, LogError> {
-        let wrong = |text: &str| LogError::Storage(text.to_owned());
+    /// Checks what can be checked without a connection. One client an address.
+    pub(super) fn clients(&self) -> Result<Vec<Client>, LogError> {
         let length = 1..=64;
         if !length.contains(&self.prefix.len()) || !self.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(wrong("the prefix of the Redis log takes 1 to 64 visible ASCII characters"));
         }
-        // The library's own words may repeat the URL, which may hold a password.
-        let info = self.url.as_str().into_connection_info().map_err(|_| {
-            wrong(
-                "the URL of the Redis log cannot be used: it should look like redis://[user:password@]host:port[/db]",
-            )
-        })?;
-        // Push messages beside answers on one connection are what RESP3 brings.
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        Client::open(info.set_redis_settings(settings)).map_err(|_| {
-            wrong("the URL of the Redis log cannot be used: only redis:// and unix:// are built in")
-        })
+        self.urls().iter().map(|url| client(url)).collect()
     }
+
+    /// A comma begins another address only where a scheme follows it: a password may hold one.
+    fn urls(&self) -> Vec<String> {
+        let mut urls: Vec<String> = Vec::new();
+        for part in self.url.split(',') {
+            match urls.last_mut() {
+                Some(url) if !part.contains("://") => url.extend([",", part]),
+                _ => urls.push(part.trim().to_owned()),
+            }
+        }
+        urls
+    }
+}
+
+fn wrong(text: &str) -> LogError {
+    LogError::Storage(text.to_owned())
+}
+
+fn client(url: &str) -> Result<Client, LogError> {
+    // The library's own words may repeat the URL, which may hold a password.
+    let unusable = |_| {
+        wrong(
+            "the URL of the Redis log cannot be used: it should look like \
+             redis://[user:password@]host:port[/db], rediss:// for TLS, several separated by commas",
+        )
+    };
+    let info = url.into_connection_info().map_err(unusable)?;
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        // Where an app's other crates bring several, none is taken by itself, and the library would panic.
+        let _ = ring::default_provider().install_default();
+    }
+    // Push messages beside answers on one connection are what RESP3 brings.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Client::open(info.set_redis_settings(settings)).map_err(unusable)
 }
 
 impl fmt::Debug for RedisOptions {

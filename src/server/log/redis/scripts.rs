@@ -1,5 +1,6 @@
 //! The scripts that decide inside Redis, what they take and what they answer.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use redis::{Cmd, Script, Value};
@@ -27,9 +28,10 @@ static BOUNDS: LazyLock<Source> = script!("lua/bounds.lua");
 static PAGE: LazyLock<Source> = script!("lua/page.lua");
 static BEGIN: LazyLock<Source> = script!("lua/begin.lua");
 static RAISE: LazyLock<Source> = script!("lua/raise.lua");
+static REMOVE: LazyLock<Source> = script!("lua/remove.lua");
 
-pub(super) fn all() -> [&'static Source; 5] {
-    [&APPEND, &BOUNDS, &PAGE, &BEGIN, &RAISE]
+pub(super) fn all() -> [&'static Source; 6] {
+    [&APPEND, &BOUNDS, &PAGE, &BEGIN, &RAISE, &REMOVE]
 }
 
 /// One call of a script.
@@ -63,14 +65,25 @@ pub(super) fn topic(options: &RedisOptions, channel: &str) -> String {
     key(options, channel, "live")
 }
 
+/// Where it is announced which channels were forgotten since nothing is left of them.
+pub(super) fn forgotten_topic(options: &RedisOptions) -> String {
+    key(options, "", "forgotten")
+}
+
+/// The channels that are there, by the time at which they were used last.
+fn active_key(options: &RedisOptions) -> String {
+    key(options, "", "active")
+}
+
 pub(super) fn epochs_key(options: &RedisOptions) -> String {
     key(options, "", "epochs")
 }
 
-pub(super) fn append(options: &RedisOptions, channel: &str, event: &NewEvent) -> Call {
+/// Stores an event in the epoch `generation`, and in no other.
+pub(super) fn append(options: &RedisOptions, generation: u32, channel: &str, event: &NewEvent) -> Call {
     let of_log = |of| key(options, "", of);
     let of = |of| key(options, channel, of);
-    let keys = [of_log("log"), of_log("channels"), of("meta"), of("events"), of("keys"), of("key_order")];
+    let keys = [of_log("log"), active_key(options), of("meta"), of("events"), of("keys"), of("key_order")];
     let mut call = Call::new(&APPEND, &keys);
     let (before, numbered, after) = match &event.data {
         Data::Text(text) => (text.as_str(), 0, ""),
@@ -84,7 +97,12 @@ pub(super) fn append(options: &RedisOptions, channel: &str, event: &NewEvent) ->
         None => call.command.arg("").arg(""),
     };
     call.command.arg(keep.events_max).arg(keep.bytes_max).arg(keep.age_ms_max).arg(keep.keys_max);
-    call.command.arg(keep.channels_max).arg(options.keys_age_ms_max.max(1));
+    call.command.arg(keep.channels_max).arg(options.keys_age_ms_max.max(1)).arg(generation);
+    match &event.state {
+        Some(mark) => call.command.arg(&mark.key).arg(u8::from(mark.removed)),
+        None => call.command.arg("").arg(0),
+    };
+    call.command.arg(&options.prefix);
     call
 }
 
@@ -104,16 +122,32 @@ pub(super) fn page(options: &RedisOptions, channel: &str, after: Place, limit: P
 }
 
 pub(super) fn begin(options: &RedisOptions, name: &str, least: u32, force: bool) -> Call {
-    let mut call = Call::new(&BEGIN, &[key(options, "", "log"), epochs_key(options)]);
+    let of_log = |of| key(options, "", of);
+    let keys = [of_log("log"), epochs_key(options), active_key(options), of_log("channels")];
+    let mut call = Call::new(&BEGIN, &keys);
     call.command.arg(name).arg(least).arg(u8::from(force));
     call
 }
 
-pub(super) fn raise(options: &RedisOptions, channel: &str, place: Place) -> Call {
-    let keys = [epochs_key(options), key(options, "", "channels"), key(options, channel, "meta")];
+pub(super) fn raise(options: &RedisOptions, channel: &str, place: Place, epoch: &str) -> Call {
+    let log = key(options, "", "log");
+    let keys = [epochs_key(options), active_key(options), key(options, channel, "meta"), log];
     let mut call = Call::new(&RAISE, &keys);
-    call.command.arg(channel).arg(place.generation).arg(place.sequence);
+    call.command.arg(channel).arg(place.generation).arg(place.sequence).arg(epoch);
     call
+}
+
+pub(super) fn remove(options: &RedisOptions, channel: &str) -> Call {
+    let mut call = Call::new(&REMOVE, &[key(options, "", "log"), active_key(options)]);
+    call.command.arg(&options.prefix).arg(channel).arg(topic(options, channel));
+    call
+}
+
+/// Whether there is a log of this prefix.
+pub(super) fn exists(options: &RedisOptions) -> Call {
+    let mut command = redis::cmd("EXISTS");
+    command.arg(key(options, "", "log"));
+    Call { command }
 }
 
 /// All epochs, as numbers and names.
@@ -130,6 +164,8 @@ pub(super) struct Stored {
     pub(super) before: Place,
     pub(super) at_ms: u64,
     pub(super) epoch: String,
+    /// It is the channel's first: no event was ever stored before it, or all of that was forgotten.
+    pub(super) first: bool,
 }
 
 /// What a script answered.
@@ -145,8 +181,11 @@ pub(super) enum Answer {
     Bounds {
         newest: (u32, String),
         bounds: Bounds,
+        /// The newest event of each shared state.
+        states: BTreeMap<String, Place>,
     },
     Begun(u32, String),
+    Removed,
 }
 
 pub(super) fn strange() -> LogError {
@@ -174,6 +213,7 @@ fn parse(value: &Value) -> Option<Answer> {
     Some(match part(0)? {
         "unproven" => Answer::Unproven,
         "full" => Answer::Full,
+        "removed" => Answer::Removed,
         "stored" => Answer::Stored(stored(part(1)?)?),
         "known" => {
             let mut numbers = part(1)?.split(' ');
@@ -190,8 +230,8 @@ fn parse(value: &Value) -> Option<Answer> {
                 "" => None,
                 id => Some(stream_id(id)?),
             };
-            let bounds = meta(parts.get(3)?, oldest, newest.0)?;
-            Answer::Bounds { newest, bounds }
+            let (bounds, states) = meta(parts.get(3)?, oldest, newest.0)?;
+            Answer::Bounds { newest, bounds, states }
         }
         _ => return None,
     })
@@ -209,7 +249,10 @@ fn place<'a>(numbers: &mut impl Iterator<Item = &'a str>) -> Option<Place> {
 pub(super) fn stored(text: &str) -> Option<Stored> {
     let mut parts = text.split(' ');
     let (now, before) = (place(&mut parts)?, place(&mut parts)?);
-    Some(Stored { place: now, before, at_ms: parts.next()?.parse().ok()?, epoch: parts.next()?.to_owned() })
+    let (at_ms, epoch) = (parts.next()?.parse().ok()?, parts.next()?.to_owned());
+    // Nodes of an older release do not say.
+    let first = parts.next() == Some("1");
+    Some(Stored { place: now, before, at_ms, epoch, first })
 }
 
 /// `<generation>-<sequence>`, the id of a stream's entry.
@@ -217,24 +260,35 @@ pub(super) fn stream_id(id: &str) -> Option<Place> {
     place(&mut id.splitn(2, '-'))
 }
 
-fn meta(fields: &Value, oldest: Option<Place>, newest: u32) -> Option<Bounds> {
+fn meta(fields: &Value, oldest: Option<Place>, newest: u32) -> Option<(Bounds, BTreeMap<String, Place>)> {
     let Value::Array(fields) = fields else { return None };
-    let mut head = Place { generation: newest, sequence: 0 };
-    let mut ends = Vec::new();
+    let (mut head, mut begin) = (Place { generation: newest, sequence: 0 }, Place::default());
+    let (mut ends, mut states) = (Vec::new(), BTreeMap::new());
     for pair in fields.chunks_exact(2) {
         let (name, value) = (text(&pair[0])?, text(&pair[1])?);
         match name {
             "generation" => head.generation = value.parse().ok()?,
             "sequence" => head.sequence = value.parse().ok()?,
+            "begin" => begin = place(&mut value.split(' '))?,
             _ => {
                 if let Some(generation) = name.strip_prefix("end:") {
                     ends.push((generation.parse().ok()?, value.parse().ok()?));
+                } else if let Some(key) = name.strip_prefix("state:") {
+                    states.insert(key.to_owned(), place(&mut value.split(' '))?);
                 }
             }
         }
     }
     ends.sort_unstable();
-    Some(Bounds { oldest, begin: Place::default(), head, ends })
+    // Without a head of its own it begins where a new one does.
+    Some((Bounds { oldest, begin, head: head.max(begin), ends }, states))
+}
+
+/// That a channel was removed: how far it had come, and what the channel of its name is now.
+pub(super) fn removed(message: &[u8]) -> Option<(Place, Bounds)> {
+    let mut numbers = std::str::from_utf8(message).ok()?.strip_prefix("removed ")?.split(' ');
+    let (head, retired) = (place(&mut numbers)?, place(&mut numbers)?);
+    Some((head, Bounds::new(numbers.next()?.parse().ok()?, retired)))
 }
 
 /// An event as it is announced to all nodes: what [`stored`] reads, the length of its name, a line end, name and data.
@@ -260,12 +314,15 @@ mod tests {
 
     #[test]
     fn announcements_are_read_and_nonsense_is_not() {
-        let stored = Stored { place: at(7, 2), before: at(6, 9), at_ms: 1, epoch: "e".to_owned() };
+        let stored =
+            Stored { place: at(7, 2), before: at(6, 9), at_ms: 1, epoch: "e".to_owned(), first: false };
         let check = |message: &str, expected: Option<(Stored, &str, &str)>| {
             assert_eq!(announced(message.as_bytes()), expected, "{message:?}");
         };
         check("7 2 6 9 1 e 1\nna\nb", Some((stored.clone(), "n", "a\nb")));
-        check("7 2 6 9 1 e 0\n", Some((stored, "", "")));
+        check("7 2 6 9 1 e 0\n", Some((stored.clone(), "", "")));
+        check("7 2 6 9 1 e 0 1\nn", Some((stored.clone(), "n", "")));
+        check("7 2 6 9 1 e 1 1\nn", Some((Stored { first: true, ..stored }, "n", "")));
         check("7 2 6 9 1 e 9\nshort", None);
         check("7 2 6 9 1 e\nn", None);
         check("7 -2 6 9 1 e 1\nn", None);
@@ -278,7 +335,10 @@ mod tests {
             assert_eq!(read(&Value::Array(parts.to_vec())).ok(), expected);
         };
         check(&[bulk("known"), bulk("7 2 18446744073709551615")], Some(Answer::Known(at(7, 2), u64::MAX)));
-        let fields = ["end:5", "1", "bytes", "3", "sequence", "2", "end:3", "4", "generation", "7"].map(bulk);
+        let fields =
+            ["end:5", "1", "bytes", "3", "sequence", "2", "end:3", "4", "generation", "7", "state:k", "5 1"]
+                .map(bulk);
+        let states = BTreeMap::from([("k".to_owned(), at(5, 1))]);
         let bounds = Bounds {
             oldest: Some(at(5, 1)),
             begin: Place::default(),
@@ -287,12 +347,12 @@ mod tests {
         };
         check(
             &[bulk("bounds"), bulk("8 e"), bulk("5-1"), Value::Array(fields.to_vec())],
-            Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds }),
+            Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds, states }),
         );
         let bounds = Bounds { oldest: None, begin: Place::default(), head: at(8, 0), ends: vec![] };
         check(
             &[bulk("bounds"), bulk("8 e"), bulk(""), Value::Array(vec![])],
-            Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds }),
+            Some(Answer::Bounds { newest: (8, "e".to_owned()), bounds, states: BTreeMap::new() }),
         );
         check(&[bulk("stored"), bulk("7 2")], None);
         check(&[bulk("other")], None);

@@ -1,7 +1,7 @@
 //! What writer, tail and readers of one process share: the epochs, the channels, and what Redis is asked.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redis::{Pipeline, Value};
@@ -11,7 +11,7 @@ use super::options::RedisOptions;
 use super::scripts::{self, Answer, Stored, strange, text};
 use crate::server::clock;
 use crate::server::log::channel::{Directory, Ring};
-use crate::server::log::{Bounds, Channel, Frame, LogError, PageLimit, Place};
+use crate::server::log::{Bounds, Channel, Frame, LogError, PageLimit, Place, check_channel};
 
 /// An epoch can begin and another follow while we look; more often than this is no coincidence.
 const TRIES: usize = 4;
@@ -27,6 +27,9 @@ pub(super) struct Shared {
     /// The channels whose events are pushed to us, by their topics.
     watched: Mutex<HashMap<String, Arc<Channel>>>,
     tails_bytes: AtomicUsize,
+    /// The epoch that began last of those before which the log was told what this process knew.
+    told: AtomicU32,
+    telling: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
@@ -38,7 +41,25 @@ impl Shared {
             epochs: RwLock::default(),
             watched: Mutex::default(),
             tails_bytes: AtomicUsize::new(0),
+            told: AtomicU32::new(0),
+            telling: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Refuses a prefix that could be another one's with the beginning of a channel's name.
+    pub(super) async fn check_prefix(&self) -> Result<(), LogError> {
+        let prefix = &self.options.prefix;
+        if !prefix.contains(':') {
+            return Ok(());
+        }
+        let Value::Int(0) = self.link.call(&scripts::exists(&self.options)).await? else {
+            tracing::warn!(event = "log.ambiguous_prefix", prefix, "two logs could share what they store");
+            return Ok(());
+        };
+        Err(LogError::Storage(format!(
+            "the prefix of a new Redis log takes no colon, which would let it share events with another log: write {}",
+            prefix.replace(':', ".")
+        )))
     }
 
     pub(super) fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {
@@ -97,40 +118,48 @@ impl Shared {
                 return Err(strange());
             };
             if generation >= newest && self.learn(generation, &epoch) {
-                return self.load_epochs().await;
+                self.load_epochs().await?;
+                return self.tell().await;
             }
             force = true;
         }
         Err(strange())
     }
 
-    /// What Redis holds of a channel. What it lost of what we know to have been given out, it is told.
-    pub(super) async fn bounds(&self, channel: &Channel) -> Result<Bounds, LogError> {
+    /// What Redis holds of a channel. What it lost of what we know to have been given out, it is told. `after_loss` says that
+    /// pushes may have been missed.
+    pub(super) async fn bounds(&self, channel: &Channel, after_loss: bool) -> Result<Bounds, LogError> {
         for _ in 0..TRIES {
-            let (known, newest_known) = (channel.bounds().head, self.newest_generation());
+            let (known, newest_known) = (channel.bounds(), self.newest_generation());
             let call = scripts::bounds(&self.options, channel.name());
-            let (newest, bounds) = match scripts::read(&self.link.call(&call).await?)? {
+            let (newest, bounds, states) = match scripts::read(&self.link.call(&call).await?)? {
                 Answer::Unproven => {
                     self.begin_epoch(false).await?;
                     continue;
                 }
-                Answer::Bounds { newest, bounds } => (newest, bounds),
+                Answer::Bounds { newest, bounds, states } => (newest, bounds, states),
                 _ => return Err(strange()),
             };
             if newest.0 < newest_known || !self.learn(newest.0, &newest.1) {
                 self.begin_epoch(true).await?;
                 continue;
             }
-            if newest.0 > newest_known {
+            if newest.0 > self.told() {
                 self.load_epochs().await?;
-            }
-            if bounds.head < known && known.sequence > 0 {
-                self.raise(&[(channel.name(), known)]).await?;
+                self.tell().await?;
                 continue;
             }
+            if bounds.head < known.head && known.is_used() {
+                self.raise(&[(channel.name(), known.head)]).await?;
+                continue;
+            }
+            channel.set_states(bounds.head, states);
             self.change(channel, |ring| {
-                if bounds.head > ring.bounds.head {
+                // Where nothing was ever said, who waits has missed nothing, wherever a channel would begin now.
+                let idle = !bounds.is_used() && !ring.bounds.is_used() && !after_loss;
+                if bounds.head > ring.bounds.head && !idle {
                     ring.restart(bounds.head);
+                    ring.bounds.begin = bounds.begin;
                 }
             });
             return Ok(bounds);
@@ -141,19 +170,41 @@ impl Shared {
         ))
     }
 
-    /// Tells the log of all that this process knows to have been given out.
-    pub(super) async fn raise_all(&self) -> Result<(), LogError> {
+    pub(super) fn told(&self) -> u32 {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// Where an epoch began, tells the log of all that this process knows to have been given out before. That comes before
+    /// a channel here takes over anything of the new epoch, and before this process stores anything in it: who reads the
+    /// new epoch then hears of what is missing.
+    pub(super) async fn tell(&self) -> Result<(), LogError> {
+        let newest = self.newest_generation();
+        if self.told() == newest {
+            return Ok(());
+        }
+        let _turn = self.telling.lock().await;
+        if self.told() >= newest {
+            return Ok(());
+        }
         let channels: Vec<Arc<Channel>> = {
             let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
             directory.all().cloned().collect()
         };
         let heads: Vec<_> = channels
             .iter()
-            .map(|channel| (channel.name(), channel.bounds().head))
-            .filter(|(_, head)| head.sequence > 0)
+            .flat_map(|channel| {
+                let bounds = channel.bounds();
+                let head = bounds.is_used().then_some(bounds.head);
+                let ends =
+                    bounds.ends.into_iter().map(|(generation, sequence)| Place { generation, sequence });
+                ends.chain(head).map(|place| (channel.name(), place)).collect::<Vec<_>>()
+            })
             .collect();
         for heads in heads.chunks(RAISES_AT_ONCE) {
             self.raise(heads).await?;
+        }
+        if self.told.swap(newest, Ordering::AcqRel) != 0 {
+            tracing::warn!(event = "log.epoch_begun", "Redis was restarted, replaced or emptied");
         }
         Ok(())
     }
@@ -161,7 +212,8 @@ impl Shared {
     async fn raise(&self, heads: &[(&str, Place)]) -> Result<(), LogError> {
         let mut pipeline = Pipeline::new();
         for (name, head) in heads {
-            pipeline.add_command(scripts::raise(&self.options, name, *head).into_command());
+            let Some(epoch) = self.epoch(head.generation) else { continue };
+            pipeline.add_command(scripts::raise(&self.options, name, *head, &epoch).into_command());
         }
         let answers = self.link.pipeline(&mut pipeline).await?;
         answers
@@ -215,13 +267,25 @@ impl Shared {
             }
             if !listened {
                 // Nobody needs the tail, but what was given out is remembered.
-                return ring.restart(stored.place);
+                ring.restart(stored.place);
+                if stored.first {
+                    ring.bounds.begin = stored.before;
+                }
+                return;
             }
             if stored.before != ring.bounds.head {
                 if !in_order {
                     return;
                 }
-                ring.restart(stored.before);
+                // Channels begin behind those that were forgotten, wherever their readers wait.
+                if stored.first && !ring.bounds.is_used() {
+                    ring.join(stored.before);
+                } else {
+                    ring.restart(stored.before);
+                }
+            }
+            if stored.first {
+                ring.bounds.begin = stored.before;
             }
             match frame() {
                 Some(frame) => ring.push(frame),
@@ -231,6 +295,42 @@ impl Shared {
                 ring.pop();
             }
         });
+    }
+
+    pub(super) async fn remove(&self, channel: &str) -> Result<(), LogError> {
+        check_channel(channel)?;
+        for _ in 0..TRIES {
+            match scripts::read(&self.link.call(&scripts::remove(&self.options, channel)).await?)? {
+                Answer::Removed => return Ok(()),
+                Answer::Unproven => self.begin_epoch(false).await?,
+                _ => break,
+            }
+        }
+        Err(strange())
+    }
+
+    /// Takes over that a channel was removed when it had come to `head`: who had read all of it misses nothing.
+    pub(super) fn removed(&self, channel: &Channel, head: Place, now: Bounds) {
+        self.change(channel, |ring| {
+            if ring.bounds.head >= now.head {
+                return;
+            }
+            if ring.bounds.head == head {
+                ring.join(now.head);
+            } else {
+                ring.restart(now.head);
+            }
+            ring.bounds = now;
+        });
+    }
+
+    /// Lets go of a channel of which nothing is left in Redis, where nobody here uses it.
+    pub(super) fn forgotten(&self, name: &str) {
+        let generation = self.newest_generation();
+        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        if !directory.is_held(name) {
+            directory.forget(name, generation);
+        }
     }
 
     /// Lets `change` alter a channel's tail, and keeps count of what all tails hold.

@@ -13,7 +13,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::link::{Link, storage};
+use super::link::{Connection, Link, storage};
 use super::scripts;
 use super::shared::Shared;
 use crate::server::log::channel::Ring;
@@ -44,8 +44,8 @@ pub(super) struct Tail {
     pushes: mpsc::Receiver<PushInfo>,
     overflowed: Arc<AtomicBool>,
     watches: mpsc::Receiver<Watch>,
-    /// The epoch of which this process has told what it knew before.
-    told: u32,
+    /// Where it is announced which channels were forgotten.
+    forgotten: String,
 }
 
 impl Tail {
@@ -59,34 +59,34 @@ impl Tail {
             }
             Ok(())
         });
-        let told = shared.newest_generation();
-        Self { shared, link, pushes, overflowed, watches, told }
+        let forgotten = scripts::forgotten_topic(&shared.options);
+        Self { shared, link, pushes, overflowed, watches, forgotten }
     }
 
     /// Works until it is aborted.
     pub(super) async fn run(mut self) {
         loop {
-            if let Err(error) = self.follow().await {
+            if let Err(error) = self.connect_and_follow().await {
                 tracing::warn!(event = "log.tail_lost", %error);
             }
-            self.link.broken().await;
             tokio::time::sleep_until(self.link.retry_at().await.max(Instant::now() + RETRY)).await;
         }
     }
 
+    async fn connect_and_follow(&mut self) -> Result<(), LogError> {
+        let Connection { inner, number } = self.link.connection().await?;
+        let outcome = self.follow(inner).await;
+        self.link.broken(number).await;
+        outcome
+    }
+
     /// Follows over one connection, until it fails.
-    async fn follow(&mut self) -> Result<(), LogError> {
-        let mut connection = self.link.connection().await?;
+    async fn follow(&mut self, mut connection: MultiplexedConnection) -> Result<(), LogError> {
         // What the connection before has left.
         while self.pushes.try_recv().is_ok() {}
         self.shared.begin_epoch(false).await?;
-        let newest = self.shared.newest_generation();
-        if self.told != newest {
-            tracing::warn!(event = "log.epoch_begun", "Redis was restarted, replaced or emptied");
-            self.shared.raise_all().await?;
-            self.told = newest;
-        }
-        let topics: Vec<String> = self.shared.watched().keys().cloned().collect();
+        let mut topics: Vec<String> = self.shared.watched().keys().cloned().collect();
+        topics.push(self.forgotten.clone());
         for topics in topics.chunks(TOPICS_AT_ONCE) {
             connection.subscribe(topics).await.map_err(|error| storage(&error))?;
         }
@@ -95,7 +95,7 @@ impl Tail {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(push) = self.pushes.recv() => self.take(push)?,
+                Some(push) = self.pushes.recv() => self.take(push).await?,
                 Some(watch) = self.watches.recv() => self.watch(&mut connection, watch).await?,
                 _ = tick.tick() => {
                     redis::cmd("PING").exec_async(&mut connection).await.map_err(|error| storage(&error))?;
@@ -111,7 +111,7 @@ impl Tail {
     async fn read_heads(&self) -> Result<(), LogError> {
         let channels: Vec<Arc<Channel>> = self.shared.watched().values().cloned().collect();
         stream::iter(channels)
-            .map(|channel| async move { self.shared.bounds(&channel).await.map(drop) })
+            .map(|channel| async move { self.shared.bounds(&channel, true).await.map(drop) })
             .buffer_unordered(HEADS_AT_ONCE)
             .try_collect()
             .await
@@ -147,12 +147,12 @@ impl Tail {
         Ok(())
     }
 
-    fn take(&self, push: PushInfo) -> Result<(), LogError> {
+    async fn take(&self, push: PushInfo) -> Result<(), LogError> {
         match push.kind {
             PushKind::Disconnection => Err(LogError::Storage("Redis: the connection ended".to_owned())),
             PushKind::Message => {
                 if let [Value::BulkString(topic), Value::BulkString(message)] = &push.data[..] {
-                    self.show(topic, message);
+                    self.show(topic, message).await?;
                 }
                 Ok(())
             }
@@ -160,17 +160,33 @@ impl Tail {
         }
     }
 
-    fn show(&self, topic: &[u8], message: &[u8]) {
+    async fn show(&self, topic: &[u8], message: &[u8]) -> Result<(), LogError> {
+        if topic == self.forgotten.as_bytes() {
+            if let Ok(name) = std::str::from_utf8(message) {
+                self.shared.forgotten(name);
+            }
+            return Ok(());
+        }
         let channel =
             std::str::from_utf8(topic).ok().and_then(|topic| self.shared.watched().get(topic).cloned());
         // Unwatched while it was on its way.
-        let Some(channel) = channel else { return };
+        let Some(channel) = channel else { return Ok(()) };
+        if let Some((head, now)) = scripts::removed(message) {
+            self.shared.removed(&channel, head, now);
+            return Ok(());
+        }
         let Some((stored, name, data)) = scripts::announced(message) else {
             tracing::warn!(event = "log.strange_push", channel = channel.name());
-            return;
+            return Ok(());
         };
+        if stored.place.generation > self.shared.told()
+            && self.shared.learn(stored.place.generation, &stored.epoch)
+        {
+            self.shared.tell().await?;
+        }
         self.shared.offer(&channel, &stored, true, || {
             Frame::encode(stored.place, &stored.epoch, stored.at_ms, name, data).ok()
         });
+        Ok(())
     }
 }

@@ -88,7 +88,9 @@ async fn try_store(
     let options = &shared.options;
     let mut pipeline = Pipeline::with_capacity(batch.len() + 1);
     for append in &batch {
-        pipeline.add_command(scripts::append(options, &append.channel, &append.event).into_command());
+        pipeline.add_command(
+            scripts::append(options, shared.told(), &append.channel, &append.event).into_command(),
+        );
     }
     if options.replicas_min > 0 {
         // Half of what the answer may take, so that it comes before we give up on it.

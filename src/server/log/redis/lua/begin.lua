@@ -1,6 +1,10 @@
 -- Begins an epoch, unless the newest one is this server's own and `force` is 0.
--- KEYS: log, epochs
+-- KEYS: log, epochs, active channels, channels of older releases
 -- ARGV: name, least number, force
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  for _, channel in ipairs(redis.call('SMEMBERS', KEYS[4])) do redis.call('ZADD', KEYS[3], 'NX', now_ms(), channel) end
+  redis.call('DEL', KEYS[4])
+end
 local generation, epoch = newest_epoch(KEYS[1])
 if generation and ARGV[3] == '0' then return {'begun', generation .. ' ' .. epoch} end
 local authority = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')

@@ -11,4 +11,10 @@ if count > 0 then
   if left ~= bytes then redis.call('HSET', KEYS[2], 'bytes', whole(left)) end
 end
 local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
-return {'bounds', generation .. ' ' .. epoch, oldest and oldest[1] or '', redis.call('HGETALL', KEYS[2])}
+local fields = redis.call('HGETALL', KEYS[2])
+if #fields == 0 then
+  -- One that begins now begins behind those that are gone.
+  local retired_generation, retired_sequence = retired(KEYS[1])
+  if retired_generation then fields = {'begin', retired_generation .. ' ' .. retired_sequence} end
+end
+return {'bounds', generation .. ' ' .. epoch, oldest and oldest[1] or '', fields}

@@ -36,3 +36,29 @@ local function expire(events, count, bytes, keep, now)
   if gone > 0 then redis.call('XTRIM', events, 'MAXLEN', count - gone) end
   return bytes
 end
+
+-- How far the channels came that were forgotten: those that begin now begin behind it.
+local function retired(log)
+  local place = redis.call('HGET', log, 'retired')
+  if not place then return nil end
+  return string.match(place, '(%d+) (%d+)')
+end
+
+local function is_later(generation, sequence, than_generation, than_sequence)
+  local one, other = tonumber(generation), tonumber(than_generation)
+  return one > other or (one == other and tonumber(sequence) > tonumber(than_sequence))
+end
+
+-- Deletes all of a channel, and sees to it that none of its ids is given again. Answers how far it had come.
+local function forget(log, active, prefix, channel)
+  local own = prefix .. ':' .. channel .. ':'
+  local head = redis.call('HMGET', own .. 'meta', 'generation', 'sequence')
+  redis.call('ZREM', active, channel)
+  redis.call('DEL', own .. 'meta', own .. 'events', own .. 'keys', own .. 'key_order')
+  if not head[1] then return nil end
+  local generation, sequence = retired(log)
+  if not generation or is_later(head[1], head[2], generation, sequence) then
+    redis.call('HSET', log, 'retired', head[1] .. ' ' .. head[2])
+  end
+  return head[1], head[2]
+end
