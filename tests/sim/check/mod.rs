@@ -234,7 +234,8 @@ impl Checker {
         // A number before the first that a page saw of a stream, on a later connection, is taken for a new numbering.
         let is_before_first = server.streams() > 1 && index < self.page.first_started[&stream];
         let is_pushed_out = self.page.is_overfull && self.done.contains(&index);
-        let in_order = in_order && !(is_repeat && is_new) && !is_before_first && !is_pushed_out;
+        let is_excused = is_before_first || is_pushed_out || (is_repeat && is_new);
+        let in_order = in_order && !is_excused;
         // Where nothing shows what is missing, what comes late may be given to the app late.
         let in_order = in_order && (plan.is_numbered() || !self.page.bent.contains(&index));
         let last = self.page.last_started.get(&stream).copied();
