@@ -60,7 +60,7 @@ async fn several_events_come_in_one_request() {
     let hub = hub();
     let router = hub.router();
     let lines =
-        "{\"event\":\"n\",\"data\":\"1\",\"idempotency_key\":\"k\"}\r\n\n{\"type\":\"x\",\"payload\":[1]}\n";
+        "{\"event\":\"n\",\"data\":\"1\",\"idempotency_key\":\"k\"}\r\n\n{\"type\":\"x\",\"payload\":{\"one\":1}}\n";
     let (status, first) = post(&router, "application/x-ndjson; charset=utf-8", None, lines).await;
     assert_eq!(status, StatusCode::OK, "{first}");
     let array = r#" [{"event":"n","data":"1","idempotency_key":"k"},{"event":"n","data":"2"}]"#;
@@ -75,7 +75,7 @@ async fn several_events_come_in_one_request() {
     let events = [reader.event().await, reader.event().await, reader.event().await]
         .map(|event| event.expect("an event"));
     assert_eq!(events.clone().map(|event| event.name), ["n", "x", "n"]);
-    assert_eq!((events[1].payload(), events[2].data.as_str()), (json!([1]), "2"));
+    assert_eq!((events[1].payload(), events[2].data.as_str()), (json!({ "one": 1 }), "2"));
     assert_eq!(events[1].json()["sequence"], 2);
 
     let ok = r#"{"event":"n","data":"3"}"#;

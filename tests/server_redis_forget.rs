@@ -109,7 +109,7 @@ async fn a_removed_channel_is_removed_on_all_nodes() {
     let mut quick = Vec::new();
     for node in &nodes {
         let mut reader = ask(&node.router, resume("/stream/a", &ids[1])).await;
-        reader.named("control.open").await;
+        reader.named("control.replay_end").await;
         quick.push(reader);
     }
     nodes[1].hub.channel("b").remove().await.expect("removed");
