@@ -59,8 +59,7 @@ async fn messages_are_stored_together_in_their_order() {
 async fn several_events_come_in_one_request() {
     let hub = hub();
     let router = hub.router();
-    let lines =
-        "{\"event\":\"n\",\"data\":\"1\",\"idempotency_key\":\"k\"}\r\n\n{\"type\":\"x\",\"payload\":{\"one\":1}}\n";
+    let lines = "{\"event\":\"n\",\"data\":\"1\",\"idempotency_key\":\"k\"}\r\n\n{\"type\":\"x\",\"payload\":{\"one\":1}}\n";
     let (status, first) = post(&router, "application/x-ndjson; charset=utf-8", None, lines).await;
     assert_eq!(status, StatusCode::OK, "{first}");
     let array = r#" [{"event":"n","data":"1","idempotency_key":"k"},{"event":"n","data":"2"}]"#;

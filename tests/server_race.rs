@@ -92,3 +92,19 @@ async fn what_is_stored_while_an_epoch_begins_is_not_missing() {
     let next = reader.any().await.expect("the next event");
     assert_eq!((next.name.as_str(), next.data.as_str()), ("n", "4"));
 }
+
+// A log that lost its end shows less than was heard of: nobody asks it again and again.
+#[tokio::test(start_paused = true)]
+async fn a_head_beyond_all_events_is_waited_at() {
+    let log = Arc::new(Racing { log: OwnLog::new(Retention::default()), armed: AtomicBool::new(false) });
+    let hub = Hub::new(Arc::clone(&log) as Arc<dyn EventLog>, StreamOptions::default());
+    log.append("a", event("1")).await.expect("stored");
+    let channel = log.channel("a").expect("a channel");
+    let shorter = channel.bounds();
+    log.append("a", event("2")).await.expect("stored");
+    channel.advance(shorter);
+    let mut reader = ask(&hub.router(), get("/stream/a")).await;
+    reader.named("control.open").await;
+    // A stream that is busy with the log has no heartbeat.
+    reader.named("system.heartbeat").await;
+}

@@ -318,6 +318,7 @@ impl Feed {
             Some(frames) => frames,
             None => hub.log.page(&self.channel, self.place, limit).await?,
         };
+        let (before, nothing) = (self.place, frames.is_empty());
         let follows = frames.first().is_some_and(|first| first.place.follows(self.place));
         if !follows && let Some(place) = self.channel.passes(self.place) {
             self.place = place;
@@ -336,7 +337,13 @@ impl Feed {
             replay.sent += frames.len() as u64;
         }
         self.place = frames.last().map_or(self.place, |last| last.place);
-        Ok(if frames.is_empty() { Step::Moved } else { Step::Events(frames) })
+        Ok(match () {
+            () if !frames.is_empty() => Step::Events(frames),
+            // The head is ahead of all that there is to read: to ask again at once would be to ask for ever. Whatever
+            // is stored moves the head.
+            () if nothing && self.place == before => Step::AtHead,
+            () => Step::Moved,
+        })
     }
 
     /// The replay that a client asked for is as long as it is: only what was published since counts.
