@@ -132,6 +132,51 @@ async fn a_body_that_is_changed_on_its_way_is_left_alone() {
     }
 }
 
+// What middleware keeps for a while is not overtaken, and what an app adds is not torn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_kept_or_joined_on_its_way_stays_whole_and_in_order() {
+    let site = Site::with(StreamOptions { heartbeat_ms: 2, ..options() }, |router| {
+        router.layer(axum::middleware::map_response(async |response: Response<Body>| {
+            response.map(|body| {
+                // Another task asks for the chunks, and is ahead of the connection.
+                let (sender, receiver) = tokio::sync::mpsc::channel(8);
+                let mut chunks = body.into_data_stream();
+                tokio::spawn(async move {
+                    while let Some(chunk) = chunks.next().await {
+                        if sender.send(chunk).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                let kept =
+                    stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+                let own = stream::unfold(0_u32, async |n| {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    let comment = format!(":{}\n\n", "x".repeat(100_000));
+                    (n < 50).then(|| (Ok(Bytes::from(comment)), n + 1))
+                });
+                Body::from_stream(stream::select(kept, own))
+            })
+        }))
+    })
+    .await;
+    let mut random = Random::seeded();
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        readers.push(tokio::spawn(read_at_leisure(site.open().await, random.fork(), 300)));
+    }
+    for _ in 0..300 {
+        let size = usize::try_from(random.up_to(20_000)).expect("a size");
+        site.publish(&"y".repeat(size)).await;
+        for _ in 0..random.up_to(10) {
+            tokio::task::yield_now().await;
+        }
+    }
+    for reader in readers {
+        assert_eq!(reader.await.expect("no panic"), (1..=300).collect::<Vec<_>>());
+    }
+}
+
 /// Reads a random while, then rests a random while; the numbers of the first `count` events.
 async fn read_at_leisure(mut reader: Reader, mut random: Random, count: usize) -> Vec<u64> {
     let mut sequences = Vec::new();

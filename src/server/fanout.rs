@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::hub::Inner;
@@ -107,8 +108,11 @@ impl Fanout {
             shards.iter().find_map(|shard| Some((shard.lanes.take_slot(&lane)?, Arc::clone(&shard.lanes))));
         let (index, lanes) = room.unwrap_or_else(|| {
             let lanes = Arc::new(Lanes::default());
-            let work =
-                run(Arc::clone(&lanes), Arc::clone(&self.channel), Arc::downgrade(hub), hub.options.page);
+            // From here on, and not from when the task comes to run: the stream looks at the head before that.
+            let head = self.channel.head();
+            let place = *head.borrow();
+            let reader = Reader { place, head, limit: hub.options.page };
+            let work = run(Arc::clone(&lanes), Arc::clone(&self.channel), Arc::downgrade(hub), reader);
             shards.push(Shard { lanes: Arc::clone(&lanes), task: tokio::spawn(work).abort_handle() });
             (lanes.take_slot(&lane).unwrap_or_default(), lanes)
         });
@@ -154,11 +158,16 @@ impl Lanes {
     }
 }
 
+/// How far a fan-out has read its channel.
+struct Reader {
+    place: Place,
+    head: watch::Receiver<Place>,
+    limit: PageLimit,
+}
+
 /// Writes what is published to all who wait for just that; calls the tasks of the others.
-async fn run(lanes: Arc<Lanes>, channel: Arc<Channel>, hub: Weak<Inner>, limit: PageLimit) {
-    let mut head = channel.head();
-    // Whoever parks looks at the head once more: what came before is not missed.
-    let mut place = *head.borrow_and_update();
+async fn run(lanes: Arc<Lanes>, channel: Arc<Channel>, hub: Weak<Inner>, reader: Reader) {
+    let Reader { mut place, mut head, limit } = reader;
     loop {
         let newest = *head.borrow_and_update();
         if place >= newest {
@@ -167,7 +176,10 @@ async fn run(lanes: Arc<Lanes>, channel: Arc<Channel>, hub: Weak<Inner>, limit: 
             }
             continue;
         }
-        let frames = channel.tail(place, limit).unwrap_or_default();
+        let mut frames = channel.tail(place, limit).unwrap_or_default();
+        // Events are there before the head shows them. Who parks behind one of those finds the head no further, and
+        // hears of the next when it is shown: so must this task.
+        frames.retain(|frame| frame.place <= newest);
         match page(place, &frames) {
             Some((last, bytes)) => {
                 let sent = bytes.iter().map(|bytes| bytes.len() as u64).sum();
@@ -200,4 +212,37 @@ fn page(place: Place, frames: &[Frame]) -> Option<(Place, Vec<bytes::Bytes>)> {
         last = frame.place;
     }
     (!frames.is_empty()).then(|| (last, frames.iter().map(|frame| frame.bytes.clone()).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::server::{Hub, MemoryLog, Message, StreamOptions};
+
+    // On one thread the task of a new fan-out comes to run after everything that happens here.
+    #[tokio::test]
+    async fn what_is_published_before_the_task_runs_is_not_missed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a peer");
+        let (tcp, _) = listener.accept().await.expect("a peer");
+        tcp.writable().await.expect("an open socket");
+        let hub = Hub::new(Arc::new(MemoryLog::new(Default::default())), StreamOptions::default());
+        let publisher = hub.publisher();
+        publisher.publish("a", Message::text("n", "1")).await.expect("published");
+        let channel = hub.inner.log.channel("a").expect("a channel");
+        let place = *channel.head().borrow();
+
+        let lane = Arc::new(Lane::new(Arc::new(tcp), Arc::default()));
+        let seat = hub.inner.fanouts.join(&hub.inner, &channel, lane);
+        assert!(seat.lane.park(place));
+        publisher.publish("a", Message::text("n", "2")).await.expect("published");
+        let mut chunk = [0; 256];
+        let read = tokio::time::timeout(std::time::Duration::from_secs(30), peer.read(&mut chunk));
+        let count = read.await.expect("the event").expect("an open socket");
+        let text = String::from_utf8_lossy(&chunk[..count]).into_owned();
+        assert!(text.contains("data: 2\n\n\r\n") && !text.contains("data: 1"), "{text}");
+    }
 }

@@ -85,8 +85,7 @@ pub(crate) async fn open(
         presence_at: Instant::now(),
         trouble,
         over: false,
-        lane: request.extensions.get::<LaneOffer>().and_then(|offer| offer.0.upgrade()),
-        greeted: false,
+        lane: request.extensions.get::<LaneOffer>().and_then(LaneOffer::take),
         seat: None,
         ticket,
     };

@@ -57,8 +57,6 @@ pub(crate) struct Subscription {
     pub(crate) over: bool,
     /// The connection's, where it has one.
     pub(crate) lane: Option<Arc<Lane>>,
-    /// The first word was said.
-    pub(crate) greeted: bool,
     /// Where the lane is parked, once it was.
     pub(crate) seat: Option<Seat>,
     pub(crate) ticket: Ticket,
@@ -137,10 +135,8 @@ impl Subscription {
 
     fn say(&mut self) -> Bytes {
         let bytes = self.voice.take();
-        if !std::mem::replace(&mut self.greeted, true)
-            && let Some(lane) = &self.lane
-        {
-            lane.begin(&bytes);
+        if let Some(lane) = &self.lane {
+            lane.say(&bytes);
             self.voice.entry.lane.get_or_init(|| Arc::downgrade(lane));
         }
         bytes
@@ -166,9 +162,7 @@ impl Subscription {
 
     fn unpark(&mut self) {
         let (Some(seat), [feed]) = (&self.seat, &mut self.feeds[..]) else { return };
-        if let Some(place) = seat.lane.unpark() {
-            feed.skip_to(place);
-        }
+        feed.skip_to(seat.lane.unpark());
         let sent = seat.lane.take_sent();
         self.voice.entry.events_sent.fetch_add(sent.events, Ordering::Relaxed);
         self.voice.entry.bytes_sent.fetch_add(sent.bytes, Ordering::Relaxed);

@@ -51,7 +51,7 @@ pub(super) async fn serve(shared: Arc<Shared>, mut socket: Socket, peer: SocketA
     match Box::pin(first_bytes(&shared, &mut socket, stop.clone())).await {
         Some(true) => Box::pin(http2::speak(&shared, socket, peer, stop, fate)).await,
         Some(false) => {
-            let lane = Arc::new(Lane::new(socket.tcp()));
+            let lane = Arc::new(Lane::new(socket.tcp(), Arc::clone(&fate)));
             speak_http1(&shared, socket, peer, stop, fate, Some(lane)).await;
         }
         None => {}
@@ -95,6 +95,9 @@ async fn speak_http1<I>(
         let Some(taken) = requests.await else { return };
         io = taken.io;
         let whole = handover::run(&mut io, taken.body, taken.quiet, lane.as_deref()).await;
+        if let Some(lane) = &lane {
+            lane.end();
+        }
         if !matches!(whole, Ok(true)) || taken.last || stop.is_told() {
             let _ = io.shutdown().await;
             return;
@@ -135,15 +138,15 @@ where
     let last = Arc::new(AtomicBool::new(false));
     let service = {
         let (shared, handover) = (Arc::clone(shared), Arc::clone(&handover));
-        let offer = lane.map(|lane| LaneOffer(Arc::downgrade(lane)));
+        let lane = lane.map(Arc::downgrade);
         let (last, fate) = (Arc::clone(&last), Arc::clone(fate));
         service_fn(move |mut request: Request<Incoming>| {
             // Of anything else hyper still has something to read or to leave out.
             let plain = request.version() == Version::HTTP_11
                 && request.method() == Method::GET
                 && request.body().is_end_stream();
-            if let Some(offer) = offer.clone().filter(|_| plain) {
-                request.extensions_mut().insert(offer);
+            if let Some(lane) = lane.clone().filter(|_| plain) {
+                request.extensions_mut().insert(LaneOffer::new(lane));
             }
             last.store(asks_for_close(request.headers()), Ordering::Relaxed);
             let (answer, handover) = (shared.answer(request, peer), Arc::clone(&handover));

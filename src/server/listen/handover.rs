@@ -150,8 +150,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Noted<I> {
     }
 }
 
-/// Writes a body to its end; what a `lane` began it finishes. Answers whether the connection can take another request: `quiet` tells that nothing has been
-/// sent behind this one, which is still so at the end.
+/// Writes a body to its end; what a `lane` began it finishes. Answers whether the connection can take another request:
+/// `quiet` tells that nothing has been sent behind this one, which is still so at the end.
 ///
 /// # Errors
 /// When the peer is gone or reads nothing, or the body failed: the connection has to be dropped in the middle.
@@ -168,7 +168,10 @@ where
         let mut byte = [0; 1];
         tokio::select! {
             biased;
-            rest = rest(lane) => io.write_all(&rest).await?,
+            rest = rest(lane) => {
+                io.write_all(&rest).await?;
+                written(lane);
+            }
             frame = body.frame() => match frame {
                 None => {
                     finish(io, lane).await?;
@@ -179,12 +182,12 @@ where
                 Some(frame) => {
                     let frame = frame.map_err(io::Error::other)?;
                     if let Ok(data) = frame.into_data() {
-                        finish(io, lane).await?;
-
                         if let Some(lane) = lane {
-                            lane.prove(&data);
+                            lane.hear(&data);
                         }
+                        finish(io, lane).await?;
                         write_chunk(io, data).await?;
+                        written(lane);
                     }
                 }
             },
@@ -197,6 +200,12 @@ where
                 quiet = false;
             }
         }
+    }
+}
+
+fn written(lane: Option<&Lane>) {
+    if let Some(lane) = lane {
+        lane.written();
     }
 }
 
@@ -248,7 +257,7 @@ mod tests {
         let (tcp, _) = listener.accept().await.expect("a peer");
         tcp.writable().await.expect("an open socket");
         let tcp = Arc::new(tcp);
-        let lane = Arc::new(Lane::new(Arc::clone(&tcp)));
+        let lane = Arc::new(Lane::new(Arc::clone(&tcp), Arc::default()));
         let mut io = Socket::new(tcp, std::time::Duration::from_secs(30));
 
         let first = Bytes::from_static(b"first");
@@ -261,7 +270,7 @@ mod tests {
                     let place = |sequence| Place { generation: 0, sequence };
                     match said {
                         0 => {
-                            lane.begin(&first);
+                            lane.say(&first);
                             Some((Ok::<_, io::Error>(first), 1))
                         }
                         1 => {
@@ -271,8 +280,10 @@ mod tests {
                             assert!(lane.park(place(0)));
                             let (after, last) = (place(0), place(1));
                             assert!(lane.push(&Page { after, last, events: 1, bytes: 1, chunk: &chunk }));
-                            assert_eq!(lane.unpark(), Some(place(1)));
-                            Some((Ok(Bytes::from_static(b"last")), 2))
+                            assert_eq!(lane.unpark(), place(1));
+                            let last = Bytes::from_static(b"last");
+                            lane.say(&last);
+                            Some((Ok(last), 2))
                         }
                         _ => None,
                     }
