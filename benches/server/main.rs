@@ -25,6 +25,8 @@ mod native {
     const MESSAGES: usize = 200;
     const REPLAYED: u64 = 100_000;
     const PUBLISHERS: u64 = 32;
+    /// Events that are published as fast as they are taken.
+    const BURST: u64 = 320;
 
     /// A replay that took longer is not measured again.
     const SLOW_REPLAY_S: f64 = 5.0;
@@ -47,6 +49,8 @@ mod native {
         deliveries_cpu: f64,
         p50_ms: f64,
         p99_ms: f64,
+        /// Deliveries a second of its CPU while events come faster than they go out one by one.
+        burst_cpu: f64,
         /// Events a second, and a second of its CPU; `None` where nothing is kept.
         replay: Option<(f64, f64)>,
     }
@@ -110,6 +114,10 @@ mod native {
         let (wall, cpu) = (begun.elapsed().as_secs_f64(), processes.cpu_seconds() - cpu);
         let deliveries = (MESSAGES * CONNECTIONS) as f64;
         latencies_ms.sort_by(f64::total_cmp);
+        let spent = processes.cpu_seconds();
+        publish_all(subject, BURST).await?;
+        seen.reach((warm + MESSAGES as u64 + BURST) * everyone).await?;
+        let burst_cpu = (BURST * everyone) as f64 / (processes.cpu_seconds() - spent);
         drop(subscribers);
         settle().await;
 
@@ -121,6 +129,7 @@ mod native {
             deliveries_cpu: deliveries / cpu,
             p50_ms: latencies_ms[MESSAGES / 2],
             p99_ms: latencies_ms[MESSAGES * 99 / 100],
+            burst_cpu,
             replay,
         })
     }
@@ -128,19 +137,7 @@ mod native {
     /// Events a second, and a second of the server's processor time.
     async fn replay(subject: &Subject, publisher: &mut Publisher) -> io::Result<(f64, f64)> {
         let cursor = load::first_id(subject, publisher).await?;
-        let mut publishers = tokio::task::JoinSet::new();
-        for _ in 0..PUBLISHERS {
-            let mut publisher = Publisher::connect(subject).await?;
-            publishers.spawn(async move {
-                for n in 0..REPLAYED / PUBLISHERS {
-                    publisher.publish(&n.to_string()).await?;
-                }
-                io::Result::Ok(())
-            });
-        }
-        while let Some(outcome) = publishers.join_next().await {
-            outcome.map_err(io::Error::other)??;
-        }
+        publish_all(subject, REPLAYED).await?;
         let processes = subject.processes();
         let (mut best, mut best_cpu) = (0.0_f64, 0.0_f64);
         for _ in 0..3 {
@@ -157,6 +154,24 @@ mod native {
         Ok((best, best_cpu))
     }
 
+    /// Publishes from several connections at once.
+    async fn publish_all(subject: &Subject, events: u64) -> io::Result<()> {
+        let mut publishers = tokio::task::JoinSet::new();
+        for _ in 0..PUBLISHERS {
+            let mut publisher = Publisher::connect(subject).await?;
+            publishers.spawn(async move {
+                for n in 0..events / PUBLISHERS {
+                    publisher.publish(&n.to_string()).await?;
+                }
+                io::Result::Ok(())
+            });
+        }
+        while let Some(outcome) = publishers.join_next().await {
+            outcome.map_err(io::Error::other)??;
+        }
+        Ok(())
+    }
+
     /// Nothing tells when a server has put its memory in order.
     async fn settle() {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -168,6 +183,7 @@ mod native {
         println!("  resident for each idle connection   {:>10.1} KiB", figures.idle_kib);
         println!("  deliveries a second                 {:>10.0}", figures.deliveries);
         println!("  deliveries a second of its CPU      {:>10.0}", figures.deliveries_cpu);
+        println!("  the same, of a burst                {:>10.0}", figures.burst_cpu);
         println!("  publish to last delivery, p50 / p99 {:>10.1} / {:.1} ms", figures.p50_ms, figures.p99_ms);
         if let Some((replay, replay_cpu)) = figures.replay {
             println!("  replayed a second                   {replay:>10.0}");
@@ -181,15 +197,17 @@ mod native {
         let [ours, others @ ..] = all else { return };
         for other in others {
             print!(
-                "{} / {}: deliveries {:.2}, of CPU {:.2}, p50 {:.2}, memory {:.2}",
+                "{} / {}: deliveries {:.2}, of CPU {:.2}, of CPU in a burst {:.2}, p50 {:.2}, memory {:.2}",
                 ours.name,
                 other.name,
                 ours.deliveries / other.deliveries,
                 ours.deliveries_cpu / other.deliveries_cpu,
+                ours.burst_cpu / other.burst_cpu,
                 ours.p50_ms / other.p50_ms,
                 ours.idle_kib / other.idle_kib,
             );
             match (ours.replay, other.replay) {
+                (Some(_), Some((0.0, _))) => println!(", replay: nothing of the other's came in time"),
                 (Some(ours), Some(other)) => {
                     println!(", replay {:.2}, of CPU {:.2}", ours.0 / other.0, ours.1 / other.1);
                 }
@@ -212,6 +230,7 @@ mod native {
         };
         if let Some(other) = of("better-sse") {
             say("deliveries of its CPU / better-sse", 5.0, ours.deliveries_cpu / other.deliveries_cpu);
+            say("the same, of a burst", 5.0, ours.burst_cpu / other.burst_cpu);
             if let Some(bare) = of("bare") {
                 println!(
                     "  (a program that does nothing but write to each socket reaches {:.2}: the rest is the kernel's)",
