@@ -22,6 +22,8 @@ use crate::wire::{EventRef, Position};
 
 /// Holes told whose numbers are remembered, in each scope.
 const TOLD_MAX: usize = 8;
+/// Finished events that were given back whose numbers are remembered, in each scope.
+const FINISHED_MAX: usize = 1_000;
 
 /// Where an event of a scope stands.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,10 +44,14 @@ struct Scope {
     sequencer: Sequencer,
     /// Something of it came on this connection that goes on with its numbers.
     seen: bool,
+    /// The highest number of it that came on this connection; 0 where none did.
+    came: u64,
     /// The last number that did not, while something was held.
     astray: Option<u64>,
     /// First and last number of holes that the app was told of: these stay missing.
     told: Vec<(u64, u64)>,
+    /// Numbers of events that the app finished and that were given back: these come again, or are gone, and are not missing.
+    finished: Vec<u64>,
 }
 
 /// The scopes of one stream, and the window that they share.
@@ -84,7 +90,7 @@ impl Scopes {
     /// A connection opened. One that does not go on where the last one ended has numbers of its own.
     pub(super) fn opened(&mut self, resumes: bool) {
         if resumes {
-            self.scopes.iter_mut().for_each(|scope| scope.seen = false);
+            self.scopes.iter_mut().for_each(|scope| (scope.seen, scope.came) = (false, 0));
             self.carried = self.holds();
         } else {
             *self = Self::new(self.config);
@@ -141,13 +147,16 @@ impl Scopes {
                 key: self.next_key,
                 sequencer,
                 seen: true,
+                came: number,
                 astray: None,
                 told: Vec::new(),
+                finished: Vec::new(),
             });
             self.next_key = self.next_key.wrapping_add(1);
             return Spot::Next;
         };
         let scope = &mut self.scopes[at];
+        scope.came = scope.came.max(number);
         self.carried &= scope.sequencer.has_accepted(stream, number);
         if let Some(last) = scope.astray
             && !scope.sequencer.has_held()
@@ -179,6 +188,7 @@ impl Scopes {
     fn repeated(&mut self, stream: &str, number: u64) {
         if let Some(at) = self.find(stream) {
             let scope = &mut self.scopes[at];
+            scope.came = scope.came.max(number);
             self.carried &= scope.sequencer.has_accepted(stream, number);
             if scope.astray.is_none_or(|last| last < number) {
                 (scope.seen, scope.astray) = (true, None);
@@ -213,6 +223,21 @@ impl Scopes {
         Some(released)
     }
 
+    /// The events behind `token` that are finished are about to be given back.
+    pub(super) fn note_finished(&mut self, token: u64, is_finished: impl Fn(u64) -> bool) {
+        let given_back = self.delivered.iter().rev().take_while(|(given, ..)| *given > token);
+        for (_, key, number) in given_back.filter(|(given, ..)| is_finished(*given)) {
+            if let Some(scope) = self.scopes.iter_mut().find(|scope| scope.key == *key)
+                && !scope.finished.contains(number)
+            {
+                if scope.finished.len() >= FINISHED_MAX {
+                    scope.finished.remove(0);
+                }
+                scope.finished.push(*number);
+            }
+        }
+    }
+
     /// The records behind `token` come again, and so does what is held.
     fn give_back(&mut self, token: u64) {
         self.scopes.iter_mut().for_each(|scope| scope.sequencer.drop_held());
@@ -226,18 +251,20 @@ impl Scopes {
         (self.held_events, self.held_bytes, self.passed, self.place) = (0, 0, 0, None);
     }
 
-    /// Whether no hole was asked for yet; each counts as asked for from now on. `early`: the scope of an event that
-    /// could not be held.
-    fn fetch(&mut self, early: Option<&str>) -> bool {
-        let is_hole = |known: &Sequencer| known.has_held() || early == Some(known.epoch());
-        let mut holes: Vec<_> = self.scopes.iter_mut().map(|scope| &mut scope.sequencer).collect();
-        holes.retain(|known| is_hole(known));
-        if holes.is_empty() || holes.iter().any(|hole| hole.is_refetched()) {
+    /// Whether there is a hole to ask for; each counts as asked for from now on. None is where one was asked for in vain:
+    /// it is overdue, or, where only the window `is_full`, this connection came past it. `early`: the scope of an event
+    /// that could not be held.
+    fn fetch(&mut self, early: Option<&str>, is_full: bool) -> bool {
+        let is_vain = |scope: &Scope| scope.sequencer.is_refetched() && (!is_full || scope.is_passed());
+        let mut holes: Vec<_> = self.scopes.iter_mut().filter(|scope| scope.has_hole(early)).collect();
+        if holes.iter().any(|scope| is_vain(scope))
+            || holes.iter().all(|scope| scope.sequencer.is_refetched())
+        {
             return false;
         }
-        for hole in holes {
-            let stream = hole.epoch().to_owned();
-            hole.refetch(&stream);
+        for scope in &mut holes {
+            let stream = scope.sequencer.epoch().to_owned();
+            scope.sequencer.refetch(&stream);
         }
         true
     }
@@ -249,22 +276,54 @@ impl Scopes {
         holes.map(|(at, _)| at).collect()
     }
 
-    /// Gives up what is missing before what this scope holds, or before this event.
-    fn give_up(&mut self, at: usize, before: Option<(&str, u64)>) -> Option<Missing> {
+    /// The hole to give up first: one that was asked for in vain, else one that this connection came past.
+    fn passed_hole(&self, early: Option<&str>) -> Option<usize> {
+        let hole = |fetched: bool| {
+            self.scopes.iter().position(|scope| {
+                scope.has_hole(early) && scope.is_passed() && (!fetched || scope.sequencer.is_refetched())
+            })
+        };
+        hole(true).or_else(|| hole(false))
+    }
+
+    /// Gives up what is missing before what this scope holds, or before this event. Answers what the app lacks of it.
+    fn give_up(&mut self, at: usize, before: Option<(&str, u64)>) -> Vec<Missing> {
         let scope = &mut self.scopes[at];
-        let missing = scope.sequencer.give_up_hole(before)?;
+        let Some(missing) = scope.sequencer.give_up_hole(before) else { return Vec::new() };
         if scope.told.len() >= TOLD_MAX {
             scope.told.remove(0);
         }
         scope.told.push((missing.first, missing.last));
-        Some(missing)
+        // They stay known: what is told may be given back, and told again.
+        let is_missing = |number: &u64| (missing.first..=missing.last).contains(number);
+        let mut finished: Vec<_> = scope.finished.iter().copied().filter(is_missing).collect();
+        finished.sort_unstable();
+        let (mut lacks, mut first) = (Vec::new(), missing.first);
+        for number in finished.into_iter().chain([missing.last + 1]) {
+            if first < number {
+                lacks.push(Missing { epoch: missing.epoch.clone(), first, last: number - 1 });
+            }
+            first = number + 1;
+        }
+        lacks
     }
 }
 
 impl Scope {
+    /// Whether something waits for what is missing; `early`: the scope of an event that could not be held.
+    fn has_hole(&self, early: Option<&str>) -> bool {
+        self.sequencer.has_held() || early == Some(self.sequencer.epoch())
+    }
+
+    /// Whether this connection came past what is missing, and did not bring it.
+    fn is_passed(&self) -> bool {
+        self.came > self.sequencer.last()
+    }
+
     fn begin_anew(&mut self, config: OrderingConfig, number: u64) {
         self.sequencer = begin_at(config, self.sequencer.epoch(), number);
         self.told.clear();
+        self.finished.clear();
         (self.seen, self.astray) = (true, None);
     }
 }
@@ -328,11 +387,11 @@ impl Intake {
                     }
                 }
                 Spot::Crowded => {
-                    self.give_up_one(None);
+                    self.give_up_any();
                     continue;
                 }
             }
-            self.give_up_one(Some((stream, number)));
+            self.give_up_passed(Some((stream, number)));
         }
     }
 
@@ -354,6 +413,7 @@ impl Intake {
     }
 
     /// So much came since the cursor stopped that the holes are dealt with now. True where this event is to come again.
+    /// While the replay of all that is missing is on its way, what it brings first passes.
     fn window_is_full(&mut self, id: Option<&str>) -> bool {
         while self.scopes.holds()
             && self.scopes.held_events + self.scopes.passed > self.ordering.held_events_max
@@ -361,14 +421,16 @@ impl Intake {
             if self.fetch_instead_of(id, None) {
                 return true;
             }
-            self.give_up_one(None);
+            if !self.give_up_passed(None) {
+                break;
+            }
         }
         false
     }
 
     /// Whether holes can be fetched; each is, once.
     pub(super) fn fetch_reordered(&mut self) -> bool {
-        self.comes_again() && self.scopes.fetch(None)
+        self.comes_again() && self.scopes.fetch(None, false)
     }
 
     /// What is missing is overdue: it was fetched, or cannot be.
@@ -386,7 +448,7 @@ impl Intake {
     /// Nobody will bring what is missing.
     pub(super) fn give_up_all_reordered(&mut self) {
         while self.scopes.holds() {
-            self.give_up_one(None);
+            self.give_up_any();
         }
     }
 
@@ -407,34 +469,47 @@ impl Intake {
     /// Fetches the holes and, with what is missing, this event.
     fn fetch_instead_of(&mut self, id: Option<&str>, early: Option<&str>) -> bool {
         let Some(id) = id.filter(|id| !id.is_empty() && self.comes_again()) else { return false };
-        self.effects.refetch = self.scopes.fetch(early);
+        self.effects.refetch = self.scopes.fetch(early, true);
         if let Some(dedupe) = self.dedupe.as_mut().filter(|_| self.effects.refetch) {
             dedupe.forget(id);
         }
         self.effects.refetch
     }
 
-    /// Gives up one hole: one that was asked for if there is one, else one of those that hold something, else the one
-    /// before this event.
-    fn give_up_one(&mut self, before: Option<(&str, u64)>) {
+    /// Gives up one hole that this connection came past, else any where no connection brings it. False where all may still
+    /// come.
+    fn give_up_passed(&mut self, before: Option<(&str, u64)>) -> bool {
+        let Some(at) = self.scopes.passed_hole(before.map(|event| event.0)) else {
+            let gives_up = !self.comes_again();
+            if gives_up {
+                self.give_up_any();
+            }
+            return gives_up;
+        };
+        self.give_up_at(at, before);
+        true
+    }
+
+    /// Gives up one hole before what is held: one that was asked for, if there is one.
+    fn give_up_any(&mut self) {
         let hole = |fetched| self.scopes.holes(fetched).first().copied();
-        let at = hole(true).or_else(|| hole(false)).or_else(|| self.scopes.find(before?.0));
-        if let Some(at) = at {
-            self.give_up_at(at, before);
+        if let Some(at) = hole(true).or_else(|| hole(false)) {
+            self.give_up_at(at, None);
         }
     }
 
     fn give_up_at(&mut self, at: usize, before: Option<(&str, u64)>) {
-        let Some(missing) = self.scopes.give_up(at, before) else { return };
-        self.note(self.scopes.scopes[at].key, missing.first);
-        let count = missing.last - missing.first + 1;
-        self.stats.events_missing = self.stats.events_missing.saturating_add(count);
-        self.notice(Notice::Gap {
-            first_missing: (missing.first - 1).to_string(),
-            last_missing: (missing.last - 1).to_string(),
-            count,
-            stream_id: Some(missing.epoch).filter(|stream| !stream.is_empty()),
-        });
+        for missing in self.scopes.give_up(at, before) {
+            self.note(self.scopes.scopes[at].key, missing.first);
+            let count = missing.last - missing.first + 1;
+            self.stats.events_missing = self.stats.events_missing.saturating_add(count);
+            self.notice(Notice::Gap {
+                first_missing: (missing.first - 1).to_string(),
+                last_missing: (missing.last - 1).to_string(),
+                count,
+                stream_id: Some(missing.epoch).filter(|stream| !stream.is_empty()),
+            });
+        }
         self.release_reordered();
     }
 
