@@ -15,8 +15,6 @@ use super::server::{Fate, Server};
 
 /// How long the result of an asynchronous handler may wait to be stored.
 const COMMIT_MS: u64 = 250 + TIMER_MS;
-/// So few done ids are soon used up.
-const SMALL_WINDOW: usize = 100;
 /// How late a timer of the page may fire.
 const TIMER_MS: u64 = 5;
 
@@ -118,8 +116,8 @@ struct Page {
     asked_from: String,
     /// The cursor that was stored last.
     stored: String,
-    /// Events were given back, and not all that are finished may be remembered.
-    is_overfull: bool,
+    /// Given back so far behind the cursor that it is not remembered which of these are finished.
+    unremembered: BTreeSet<usize>,
     /// Done ids stored with it that no replay brings any more.
     stale: usize,
     /// The most records that were unfinished at once.
@@ -233,8 +231,7 @@ impl Checker {
         let in_order = !comes_again && !self.page.overlaps && !self.page.rewound && !is_forgotten;
         // A number before the first that a page saw of a stream, on a later connection, is taken for a new numbering.
         let is_before_first = server.streams() > 1 && index < self.page.first_started[&stream];
-        let is_pushed_out = self.page.is_overfull && self.done.contains(&index);
-        let is_excused = is_before_first || is_pushed_out || (is_repeat && is_new);
+        let is_excused = is_before_first || (is_repeat && is_new);
         let in_order = in_order && !is_excused;
         // Where nothing shows what is missing, what comes late may be given to the app late.
         let in_order = in_order && (plan.is_numbered() || !self.page.bent.contains(&index));
@@ -250,13 +247,14 @@ impl Checker {
             );
         }
         let restored = &self.page.restored;
-        // Done ids are of so many events behind the cursor.
-        let covered = server.covered(&restored.cursor);
-        let is_near = covered.is_none_or(|covered| index <= covered + plan.config.done_ids_max);
-        let is_near = is_near && !self.page.is_overfull;
-        let stored = covered.is_some_and(|covered| index < covered)
-            || is_near && id.is_some_and(|id| restored.done.iter().any(|done| done == id));
-        if stored && self.done.contains(&index) && !self.page.rewound && !self.page.overlaps {
+        let stored = server.covered(&restored.cursor).is_some_and(|covered| index < covered)
+            || id.is_some_and(|id| restored.done.iter().any(|done| done == id));
+        if stored
+            && !self.page.unremembered.contains(&index)
+            && self.done.contains(&index)
+            && !self.page.rewound
+            && !self.page.overlaps
+        {
             self.fail(
                 Invariant::NothingTwice,
                 format!("event {index} came again, though it is stored as processed"),
@@ -279,12 +277,9 @@ impl Checker {
         self.sent += 1;
     }
 
-    /// The very first events were given back, and a server that is not ours did not say what they came after. One of ours
-    /// did, but where that stands behind what the app had in hand when it forgot the cursor.
+    /// The very first events were given back, and a server that is not ours did not say what they came after.
     pub(crate) fn begins_without_place(&mut self, is_ours: bool) {
-        if !is_ours || self.page.forgot {
-            self.page.has_cursor = false;
-        }
+        self.page.has_cursor &= is_ours;
     }
 
     pub(crate) fn cursor_forgotten(

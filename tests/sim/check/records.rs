@@ -2,7 +2,7 @@
 
 use holdfast_sse::client::StoredRecord;
 
-use super::{COMMIT_MS, Checker, Invariant, SMALL_WINDOW};
+use super::{COMMIT_MS, Checker, Invariant};
 use crate::plan::Plan;
 use crate::server::{Fate, Server};
 
@@ -164,14 +164,12 @@ impl Checker {
         self.page.given_back.extend(told.into_iter().chain(indices));
     }
 
-    /// Events are given back. Of those that were finished among them only so many are remembered, and in a small window ids
-    /// that no replay brings any more may take the places.
+    /// Events are given back. Of those that were finished among them only so many behind the cursor are remembered.
     pub(crate) fn gives_up_beyond(&mut self, cursor: &str, plan: &Plan, server: &Server) {
         let first = self.page.first_started.values().min().copied().unwrap_or(0);
         let places = plan.config.done_ids_max;
-        let remembered =
-            server.covered(cursor).unwrap_or(first) + if places < SMALL_WINDOW { 0 } else { places };
-        self.page.is_overfull |= places < SMALL_WINDOW;
+        let remembered = server.covered(cursor).unwrap_or(first) + places;
+        self.page.unremembered.extend(self.page.started.range(remembered..));
         self.page.given_back.extend(self.page.started.range(remembered..));
         self.page.unsaved.split_off(&remembered);
     }
