@@ -262,6 +262,10 @@ impl Client {
             self.transition(TransitionReason::Lost);
             return;
         }
+        if !self.restored {
+            // The page was left or hidden, and is back, before the store answered: that makes the request.
+            return;
+        }
         self.put_off = false;
         self.last_request += 1;
         let id = RequestId(self.last_request);
