@@ -187,3 +187,15 @@ fn a_page_that_comes_back_before_the_store_answered_asks_from_its_cursor() {
         assert!(matches!(&asked[..], [Output::Request(request)] if request.last_event_id == "7"), "{asked:?}");
     }
 }
+
+#[test]
+fn an_app_that_catches_up_brings_no_page_back_that_was_left() {
+    let mut scenario = Scenario::opened(exact()).asynchronous();
+    // The page slept, and the new connection was put off until the app has caught up.
+    scenario.bytes(event("1", "a")).input(Input::Awake).input(Input::PutAside);
+    assert_eq!((scenario.state(), scenario.requests.len()), (State::Retrying, 1));
+    scenario.done("a").pass(60_000);
+    assert_eq!((scenario.state(), scenario.requests.len()), (State::Retrying, 1));
+    scenario.input(Input::Awake);
+    assert_eq!((scenario.state(), scenario.asked_from()), (State::Connecting, "1"));
+}

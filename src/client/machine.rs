@@ -328,6 +328,11 @@ impl Client {
 
     pub(super) fn awake(&mut self) {
         self.aside = false;
+        self.look_after();
+    }
+
+    /// Makes the connection anew, or the next attempt now, as far as the state allows it.
+    pub(super) fn look_after(&mut self) {
         match self.state {
             // What a new connection brings would only lie about with the rest, and more of it with each of them.
             State::Retrying | State::Open if !self.is_drained() => self.put_off = true,
