@@ -175,16 +175,21 @@ fn a_page_that_comes_back_before_the_store_answered_asks_from_its_cursor() {
         let mut client = Client::new(config);
         let mut outputs = |input: Input<'_>| {
             client.handle_input(0, input);
-            std::iter::from_fn(|| Some(client.poll_output()).filter(|output| !matches!(output, Output::Wait(_))))
-                .filter(|output| matches!(output, Output::Restore | Output::Request(_)))
-                .collect::<Vec<_>>()
+            std::iter::from_fn(|| {
+                Some(client.poll_output()).filter(|output| !matches!(output, Output::Wait(_)))
+            })
+            .filter(|output| matches!(output, Output::Restore | Output::Request(_)))
+            .collect::<Vec<_>>()
         };
         assert_eq!(outputs(Input::Connect), [Output::Restore]);
         assert_eq!(outputs(leaves), []);
         assert_eq!(outputs(Input::Timer), []);
         assert_eq!(outputs(returns), [], "what the store has is not known yet");
         let asked = outputs(Input::Restored(Some(record("7", &[]))));
-        assert!(matches!(&asked[..], [Output::Request(request)] if request.last_event_id == "7"), "{asked:?}");
+        assert!(
+            matches!(&asked[..], [Output::Request(request)] if request.last_event_id == "7"),
+            "{asked:?}"
+        );
     }
 }
 

@@ -37,11 +37,11 @@ impl DoneBefore {
         }
     }
 
-    /// One more, which the replay brings as its `distance`th event. Where there are too many, those that did not come when
+    /// One more, which the replay brings as its `distance`th event, or soon after if it begins too early. Where there are too many, those that did not come when
     /// they should have make room, then the farthest.
     pub(super) fn push(&mut self, id: &str, distance: usize) {
         let due = self.came + distance;
-        let done = Done { id: id.to_owned(), due, until: self.came + distance.max(self.max) + 1 };
+        let done = Done { id: id.to_owned(), due, until: due + self.max + 1 };
         if self.list.len() < self.max {
             self.list.push(done);
             return;

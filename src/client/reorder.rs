@@ -251,15 +251,15 @@ impl Scopes {
         (self.held_events, self.held_bytes, self.passed, self.place) = (0, 0, 0, None);
     }
 
-    /// Whether there is a hole to ask for; each counts as asked for from now on. None is where one was asked for in vain:
-    /// it is overdue, or, where only the window `is_full`, this connection came past it. `early`: the scope of an event
-    /// that could not be held.
-    fn fetch(&mut self, early: Option<&str>, is_full: bool) -> bool {
-        let is_vain = |scope: &Scope| scope.sequencer.is_refetched() && (!is_full || scope.is_passed());
+    /// Whether no hole was asked for yet; each counts as asked for from now on. `early`: the scope of an event that could
+    /// not be held, and whose hole is asked for with those whose replay is on its way.
+    fn fetch(&mut self, early: Option<&str>) -> bool {
         let mut holes: Vec<_> = self.scopes.iter_mut().filter(|scope| scope.has_hole(early)).collect();
-        if holes.iter().any(|scope| is_vain(scope))
-            || holes.iter().all(|scope| scope.sequencer.is_refetched())
-        {
+        let is_asked_for = |scope: &&mut Scope| match early {
+            Some(_) => scope.is_vain(),
+            None => scope.sequencer.is_refetched(),
+        };
+        if holes.is_empty() || holes.iter().any(is_asked_for) {
             return false;
         }
         for scope in &mut holes {
@@ -276,14 +276,9 @@ impl Scopes {
         holes.map(|(at, _)| at).collect()
     }
 
-    /// The hole to give up first: one that was asked for in vain, else one that this connection came past.
-    fn passed_hole(&self, early: Option<&str>) -> Option<usize> {
-        let hole = |fetched: bool| {
-            self.scopes.iter().position(|scope| {
-                scope.has_hole(early) && scope.is_passed() && (!fetched || scope.sequencer.is_refetched())
-            })
-        };
-        hole(true).or_else(|| hole(false))
+    /// A hole that was asked for in vain.
+    fn vain_hole(&self, early: Option<&str>) -> Option<usize> {
+        self.scopes.iter().position(|scope| scope.has_hole(early) && scope.is_vain())
     }
 
     /// Gives up what is missing before what this scope holds, or before this event. Answers what the app lacks of it.
@@ -315,9 +310,9 @@ impl Scope {
         self.sequencer.has_held() || early == Some(self.sequencer.epoch())
     }
 
-    /// Whether this connection came past what is missing, and did not bring it.
-    fn is_passed(&self) -> bool {
-        self.came > self.sequencer.last()
+    /// Whether what is missing was asked for, and this connection came past it without bringing it.
+    fn is_vain(&self) -> bool {
+        self.sequencer.is_refetched() && self.came > self.sequencer.last()
     }
 
     fn begin_anew(&mut self, config: OrderingConfig, number: u64) {
@@ -391,7 +386,7 @@ impl Intake {
                     continue;
                 }
             }
-            self.give_up_passed(Some((stream, number)));
+            self.give_up_one(Some((stream, number)));
         }
     }
 
@@ -421,7 +416,7 @@ impl Intake {
             if self.fetch_instead_of(id, None) {
                 return true;
             }
-            if !self.give_up_passed(None) {
+            if !self.give_up_one(None) {
                 break;
             }
         }
@@ -430,7 +425,7 @@ impl Intake {
 
     /// Whether holes can be fetched; each is, once.
     pub(super) fn fetch_reordered(&mut self) -> bool {
-        self.comes_again() && self.scopes.fetch(None, false)
+        self.comes_again() && self.scopes.fetch(None)
     }
 
     /// What is missing is overdue: it was fetched, or cannot be.
@@ -469,24 +464,24 @@ impl Intake {
     /// Fetches the holes and, with what is missing, this event.
     fn fetch_instead_of(&mut self, id: Option<&str>, early: Option<&str>) -> bool {
         let Some(id) = id.filter(|id| !id.is_empty() && self.comes_again()) else { return false };
-        self.effects.refetch = self.scopes.fetch(early, true);
+        self.effects.refetch = self.scopes.fetch(early);
         if let Some(dedupe) = self.dedupe.as_mut().filter(|_| self.effects.refetch) {
             dedupe.forget(id);
         }
         self.effects.refetch
     }
 
-    /// Gives up one hole that this connection came past, else any where no connection brings it. False where all may still
-    /// come.
-    fn give_up_passed(&mut self, before: Option<(&str, u64)>) -> bool {
-        let Some(at) = self.scopes.passed_hole(before.map(|event| event.0)) else {
-            let gives_up = !self.comes_again();
-            if gives_up {
-                self.give_up_any();
-            }
-            return gives_up;
-        };
-        self.give_up_at(at, before);
+    /// Gives up one hole: one that was asked for in vain, else the one before this event, else any. False where it may
+    /// still come.
+    fn give_up_one(&mut self, before: Option<(&str, u64)>) -> bool {
+        let stream = before.map(|event| event.0);
+        if let Some(at) = self.scopes.vain_hole(stream).or_else(|| self.scopes.find(stream?)) {
+            self.give_up_at(at, before);
+        } else if self.comes_again() && !self.scopes.holes(true).is_empty() {
+            return false;
+        } else {
+            self.give_up_any();
+        }
         true
     }
 
