@@ -78,6 +78,8 @@ pub(crate) struct Checker {
     asked: bool,
     /// When the page was hidden, or what else makes it count anew.
     hidden_at: Option<u64>,
+    /// The page was left, and is not back.
+    pub(crate) aside: bool,
     pub(crate) deliveries: u64,
     /// Events on the wire.
     sent: u64,
@@ -92,6 +94,7 @@ pub(crate) struct Checker {
 struct Page {
     restored: StoredRecord,
     started: BTreeSet<usize>,
+    finished: BTreeSet<usize>,
     last_started: BTreeMap<usize, usize>,
     /// Reported missing on this page.
     told: BTreeSet<usize>,
@@ -120,9 +123,13 @@ struct Page {
     unremembered: BTreeSet<usize>,
     /// Done ids stored with it that no replay brings any more.
     stale: usize,
+    /// No more done ids can be stored with it.
+    is_full: bool,
     /// The most records that were unfinished at once.
     unfinished_max: usize,
     has_cursor: bool,
+    /// Something longer than the limits came on the wire.
+    overlong: bool,
     /// Events from this one on come as they are published.
     live_from: usize,
     /// The first event begun, in each stream.
@@ -149,6 +156,7 @@ impl Checker {
         self.closed = true;
         self.put_off = false;
         self.hidden_at = None;
+        self.aside = false;
         self.page.repeats = plan.may_repeat();
         self.page.is_mixed = plan.streams > 1;
         // A replay that begins too early cannot be told from new events by a page that has not seen them.

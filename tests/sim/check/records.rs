@@ -3,7 +3,7 @@
 use holdfast_sse::client::StoredRecord;
 
 use super::{COMMIT_MS, Checker, Invariant};
-use crate::plan::Plan;
+use crate::plan::{Plan, Protocol};
 use crate::server::{Fate, Server};
 
 impl Checker {
@@ -26,17 +26,19 @@ impl Checker {
             });
             return;
         }
-        self.not_stored(record, server);
+        self.not_stored(record, plan, server);
         let Some(covered) = covered else { return };
         self.page.has_cursor |= !self.page.forgot;
         self.settle(covered, server, Invariant::NothingLost, "the stored cursor passed");
     }
 
     /// A record is not written again because its write failed: what it tells of waits for the next one.
-    pub(crate) fn not_stored(&mut self, record: &StoredRecord, server: &Server) {
+    pub(crate) fn not_stored(&mut self, record: &StoredRecord, plan: &Plan, server: &Server) {
         record.cursor.clone_into(&mut self.page.stored);
         let covered = server.covered(&record.cursor);
         self.page.stale = 0;
+        // Mixed streams pass each other's holes: ids are stored as they come, while there is room.
+        self.page.is_full = self.page.is_mixed && record.done.len() >= plan.config.done_ids_max;
         for id in &record.done {
             let done = server.covered(id);
             self.page.stale += usize::from(done.is_none() || done <= covered);
@@ -75,7 +77,7 @@ impl Checker {
         let first = self.page.first_started.values().min().copied().unwrap_or(0);
         let covered = server.covered(&self.page.stored).unwrap_or(first);
         let places = plan.config.done_ids_max.saturating_sub(self.page.stale);
-        server.fates[index] != Fate::Lost && index < covered + places
+        server.fates[index] != Fate::Lost && index < covered + places && !self.page.is_full
     }
 
     /// Whether the cursor may be taken back: by a replay that begins too early, or a late event that was passed by others
@@ -150,6 +152,7 @@ impl Checker {
     /// The handler of an event is through.
     pub(crate) fn finished(&mut self, now: u64, index: usize) {
         self.done.insert(index);
+        self.page.finished.insert(index);
         if !self.forgotten.contains(&index) {
             self.page.unsaved.entry(index).or_insert(now);
         }
@@ -167,7 +170,11 @@ impl Checker {
     /// Events are given back. Of those that were finished among them only so many behind the cursor are remembered.
     pub(crate) fn gives_up_beyond(&mut self, cursor: &str, plan: &Plan, server: &Server) {
         let first = self.page.first_started.values().min().copied().unwrap_or(0);
-        let places = plan.config.done_ids_max;
+        let places = match plan.protocol {
+            // So many events too early nothing is known any more when it comes.
+            Protocol::Foreign { overlap, .. } if overlap as usize > plan.config.done_ids_max => 0,
+            _ => plan.config.done_ids_max,
+        };
         let remembered = server.covered(cursor).unwrap_or(first) + places;
         self.page.unremembered.extend(self.page.started.range(remembered..));
         self.page.given_back.extend(self.page.started.range(remembered..));

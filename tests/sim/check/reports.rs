@@ -23,7 +23,7 @@ impl Checker {
                 format!("event {index} is reported missing, but the server has it"),
             );
         }
-        let may_be_told = match self.done.contains(&index) {
+        let may_be_told = match self.page.finished.contains(&index) {
             true => self.page.unremembered.contains(&index),
             false => self.page.given_back.contains(&index),
         };
@@ -109,6 +109,7 @@ impl Checker {
                     );
                 }
             }
+            Notice::Error { code: Code::LineTooLong | Code::EventTooLarge, .. } if self.page.overlong => {}
             Notice::Error { code: Code::LineTooLong | Code::EventTooLarge | Code::InvalidOption, .. } => {
                 self.fail(Invariant::TrueReports, format!("an error without cause: {notice:?}"));
             }
@@ -120,6 +121,11 @@ impl Checker {
     pub(crate) fn passed_over(&mut self, events: std::ops::Range<usize>, plan: &Plan, server: &Server) {
         let is_known = |index: &usize| self.page.first_started.contains_key(&server.stream_of(*index));
         self.forgotten.extend(events.filter(|index| !plan.is_numbered() || !is_known(index)));
+    }
+
+    /// Something longer than the limits is on the wire.
+    pub(crate) fn overlong(&mut self) {
+        self.page.overlong = true;
     }
 
     /// The server does not know the cursor, and says nothing of it: what is missing cannot be fetched.

@@ -23,6 +23,23 @@ impl Checker {
         self.hidden_at = None;
     }
 
+    /// The page is left, and what it had under way can be made good.
+    pub(crate) fn left(&mut self, is_connected: bool) {
+        self.aside = true;
+        if is_connected {
+            self.fail(Invariant::NoRequest, "a page that is left keeps its connection".to_owned());
+        }
+    }
+
+    pub(crate) fn asks_before_restored(&mut self) {
+        self.fail(Invariant::Cursor, "a request before the store answered".to_owned());
+    }
+
+    /// The page woke up, and did not replace its connection.
+    pub(crate) fn stays_dead(&mut self) {
+        self.fail(Invariant::Recovers, "a page that slept goes on with its dead connection".to_owned());
+    }
+
     /// How long the page has been hidden counts anew: its timers did not run, or began again.
     pub(crate) fn thawed(&mut self, now: u64) {
         self.hidden_at = self.hidden_at.map(|_| now);
@@ -60,6 +77,9 @@ impl Checker {
         }
         if self.closed {
             self.fail(Invariant::NoRequest, "a request of a stream that is closed".to_owned());
+        }
+        if self.aside {
+            self.fail(Invariant::NoRequest, "a request of a page that was left".to_owned());
         }
         let asked = std::mem::take(&mut self.asked);
         if asked {

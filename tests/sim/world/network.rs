@@ -47,6 +47,9 @@ impl World {
     pub(super) fn request(&mut self, request: Request) {
         trace!(self, "client: request {} from {:?}", request.id.0, request.last_event_id);
         self.check.line_is_dead = false;
+        if !self.page.is_restored && !self.page.forgot_before_restore {
+            self.check.asks_before_restored();
+        }
         let clock = self.page.clock_max(self.now);
         self.check.request(self.now, clock, &request.last_event_id, self.online, &self.plan);
         let breaks = !self.calm && self.rng.chance(self.plan.cut_pct);
