@@ -49,6 +49,7 @@ pub(crate) enum Mutant {
     SleepsOn,
     AsksBeforeRestored,
     ReadsEndlessEvents,
+    MovesAllChannels,
 }
 
 /// The client of a page.
@@ -144,6 +145,15 @@ impl Core {
             }
             (Some(Mutant::ForgetsDoneIds), Output::Commit(mut record)) => {
                 record.done.clear();
+                Output::Commit(record)
+            }
+            (Some(Mutant::MovesAllChannels), Output::Commit(mut record)) => {
+                // As if one channel's number were the place of all.
+                let number = |part: &str| part.rsplit_once('-')?.1.parse::<u64>().ok();
+                let last = record.cursor.split(',').filter_map(number).max().unwrap_or(0);
+                let parts = record.cursor.split(',').filter_map(|part| part.rsplit_once('-'));
+                let parts: Vec<_> = parts.map(|(channel, _)| format!("{channel}-{last}")).collect();
+                record.cursor = parts.join(",");
                 Output::Commit(record)
             }
             (Some(Mutant::AsksWithoutCursor), Output::Request(mut request)) => {

@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
     /// Events are envelopes, though the client cannot tell by them what is missing.
     pub(crate) envelopes: bool,
-    /// Streams of numbered events, whose events alternate.
+    /// Streams of numbered events, whose events alternate: channels of ours, or `stream_id`s of another server's.
     pub(crate) streams: usize,
     pub(crate) config: Config,
     /// Handlers at once; 0 is a synchronous handler.
@@ -160,7 +160,8 @@ impl Plan {
             ..Config::default()
         };
         let strips_cursor = ours && rng.chance(5);
-        Self {
+        let channels = if ours && !strips_cursor && rng.chance(25) { rng.pick(&[2, 3]) } else { 1 };
+        let mut plan = Self {
             protocol,
             envelopes,
             streams: if numbered { rng.pick(&[1, 1, 2, 3]) } else { 1 },
@@ -186,7 +187,26 @@ impl Plan {
             vanish_pct: rng.pick(&[0, 0, 0, 3]),
             faults: rng.between(0, 18),
             fault_ms: rng.between(5_000, 40_000),
+        };
+        plan.divide(channels);
+        plan
+    }
+
+    /// Several channels in one stream. Their log loses nothing but single events, and their store tells no lies: what such
+    /// a cursor covers of a log that is cut off is another story.
+    pub(crate) fn divide(&mut self, channels: usize) {
+        if channels > 1 {
+            self.streams = channels;
+            self.retention = 100_000;
+            self.store_fails_pct = 0;
+            // How far an event comes behind another's does not show by its number.
+            self.config.done_ids_max = 1_000;
         }
+    }
+
+    /// Whether events of several streams pass each other's holes under one cursor.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.streams > 1 && !self.is_ours()
     }
 
     /// Whether what is missing shows.

@@ -18,6 +18,11 @@ type Row = (Mutant, Invariant, fn(&mut Plan));
 const TABLE: &[Row] = &[
     (Mutant::DropsAnEvent, Invariant::NothingLost, any),
     (Mutant::CommitsEarly, Invariant::NothingLost, any),
+    (Mutant::MovesAllChannels, Invariant::NothingLost, |plan| {
+        plan.protocol = Protocol::Ours;
+        plan.strips_cursor = false;
+        plan.divide(3);
+    }),
     (Mutant::SwallowsGaps, Invariant::NothingLost, any),
     (Mutant::SwallowsCannotResume, Invariant::NothingLost, any),
     (Mutant::DeliversTwice, Invariant::NothingTwice, any),

@@ -107,6 +107,8 @@ struct Page {
     overlaps: bool,
     /// Events of several streams alternate, and pass each other's holes.
     is_mixed: bool,
+    /// Events are of several streams or channels.
+    alternates: bool,
     /// The client can fetch what is missing.
     repeats: bool,
     /// No request reaches the server with its cursor.
@@ -148,7 +150,7 @@ impl Checker {
     pub(crate) fn page_begins(&mut self, plan: &Plan) {
         // On another page they show no more.
         self.forgotten.extend(std::mem::take(&mut self.passed));
-        if plan.streams > 1 {
+        if plan.is_mixed() {
             self.forgotten.extend(&self.page.bent);
         }
         self.page = Page::default();
@@ -158,7 +160,8 @@ impl Checker {
         self.hidden_at = None;
         self.aside = false;
         self.page.repeats = plan.may_repeat();
-        self.page.is_mixed = plan.streams > 1;
+        self.page.is_mixed = plan.is_mixed();
+        self.page.alternates = plan.streams > 1;
         // A replay that begins too early cannot be told from new events by a page that has not seen them.
         self.page.stripped = plan.strips_cursor;
         self.page.overlaps = matches!(plan.protocol, Protocol::Foreign { overlap: 1.., .. });
@@ -238,7 +241,7 @@ impl Checker {
         // A server that does not know the epoch begins with its oldest event, which this page may never have seen.
         let in_order = !comes_again && !self.page.overlaps && !self.page.rewound && !is_forgotten;
         // A number before the first that a page saw of a stream, on a later connection, is taken for a new numbering.
-        let is_before_first = server.streams() > 1 && index < self.page.first_started[&stream];
+        let is_before_first = plan.is_mixed() && index < self.page.first_started[&stream];
         let is_excused = is_before_first || (is_repeat && is_new);
         let in_order = in_order && !is_excused;
         // Where nothing shows what is missing, what comes late may be given to the app late.

@@ -46,16 +46,14 @@ impl Checker {
                 self.page.unsaved.remove(&(done - 1));
             });
         }
-        if let Some(covered) = covered {
-            self.page.unsaved = self.page.unsaved.split_off(&covered);
-        }
+        self.page.unsaved.retain(|index, _| !server.covers(&record.cursor, *index));
     }
 
     pub(super) fn settle(&mut self, end: usize, server: &Server, invariant: Invariant, what: &str) {
         for index in self.settled..end.min(server.head()) {
             let excused =
                 index < self.baseline || server.fates[index] == Fate::Lost || self.forgotten.contains(&index);
-            let shows_later = server.streams() > 1
+            let shows_later = self.page.is_mixed
                 && (self.page.bent.contains(&index) || server.fates[index] != Fate::Stored);
             if !excused && !self.done.contains(&index) && !self.told.contains(&index) && shows_later {
                 self.passed.insert(index);
@@ -83,7 +81,7 @@ impl Checker {
     /// Whether the cursor may be taken back: by a replay that begins too early, or a late event that was passed by others
     /// before it showed that it was missing.
     pub(super) fn may_go_back(&self, plan: &Plan) -> bool {
-        let shows_at_once = plan.is_numbered() && plan.streams == 1;
+        let shows_at_once = plan.is_numbered() && !plan.is_mixed();
         self.page.overlaps || !shows_at_once && !self.page.bent.is_empty()
     }
 
@@ -162,7 +160,8 @@ impl Checker {
     pub(crate) fn given_back(&mut self, indices: impl Iterator<Item = usize>) {
         let indices: Vec<_> = indices.collect();
         let Some(first) = indices.iter().min() else { return };
-        let first = if self.page.is_mixed { &0 } else { first };
+        // Streams that alternate come in another order than they were published in.
+        let first = if self.page.alternates { &0 } else { first };
         let told = self.page.told.split_off(first);
         self.page.given_back.extend(told.into_iter().chain(indices));
     }

@@ -9,8 +9,8 @@ use crate::server::{Fate, Server};
 impl Checker {
     pub(super) fn missing(&mut self, index: usize, server: &Server) {
         // Without a cursor a hole cannot be fetched, nor one that another stream's events have moved it past.
-        let is_passed = server.streams() > 1
-            && server.covered(&self.page.asked_from).is_none_or(|covered| index < covered);
+        let is_passed =
+            self.page.is_mixed && server.covered(&self.page.asked_from).is_none_or(|covered| index < covered);
         if !is_passed
             && server.fates.get(index) == Some(&Fate::Stored)
             && !self.page.forgot

@@ -119,11 +119,13 @@ impl Checker {
     pub(crate) fn memory(&mut self, now: Usage, before: Usage, chunk_bytes: usize, plan: &Plan) {
         let config = &plan.config;
         let limits = config.limits.line_bytes_max + config.limits.event_bytes_max;
+        // Of each channel, on a stream of several.
+        let channels = if plan.is_ours() { plan.streams } else { 1 };
         let batch_bytes_max = 2 * (chunk_bytes + before.parser_bytes + before.held_bytes) + 1_000;
         self.page.unfinished_max = self.page.unfinished_max.max(now.unfinished);
         for (what, held, max) in [
-            ("early events", now.held_events, config.ordering.held_events_max),
-            ("bytes of early events", now.held_bytes, config.ordering.held_bytes_max),
+            ("early events", now.held_events, channels * config.ordering.held_events_max),
+            ("bytes of early events", now.held_bytes, channels * config.ordering.held_bytes_max),
             ("streams in order", now.scopes, config.ordering.scopes_max),
             ("dedupe entries", now.dedupe_entries, config.dedupe.map_or(0, |dedupe| dedupe.size_max)),
             ("done ids", now.done_ids, 2 * config.done_ids_max),

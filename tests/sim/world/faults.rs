@@ -208,7 +208,7 @@ impl World {
         }
         self.server.up = false;
         // What a log loses shows by the cursor alone.
-        let loses = self.plan.is_ours() && !self.plan.strips_cursor;
+        let loses = self.plan.is_ours() && !self.plan.strips_cursor && self.plan.streams == 1;
         match self.rng.below(if loses { 6 } else { 1 }) {
             0..=2 => trace!(self, "FAULT: the server crashes, its log stays"),
             3 | 4 => {
