@@ -169,11 +169,12 @@ impl Checker {
     /// Events are given back. Of those that were finished among them only so many behind the cursor are remembered.
     pub(crate) fn gives_up_beyond(&mut self, cursor: &str, plan: &Plan, server: &Server) {
         let first = self.page.first_started.values().min().copied().unwrap_or(0);
-        let places = match plan.protocol {
-            // So many events too early nothing is known any more when it comes.
-            Protocol::Foreign { overlap, .. } if overlap as usize > plan.config.done_ids_max => 0,
-            _ => plan.config.done_ids_max,
+        // A replay that begins too early takes the cursor back, and what is remembered is further off.
+        let overlap = match plan.protocol {
+            Protocol::Foreign { overlap, .. } => overlap as usize,
+            Protocol::Ours => 0,
         };
+        let places = plan.config.done_ids_max.saturating_sub(overlap);
         let remembered = server.covered(cursor).unwrap_or(first) + places;
         self.page.unremembered.extend(self.page.started.range(remembered..));
         self.page.given_back.extend(self.page.started.range(remembered..));

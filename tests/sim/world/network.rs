@@ -7,6 +7,7 @@ use holdfast_sse::client::{Code, Head, Input, Request, RequestId, TransportError
 use super::schedule::Happening;
 use super::{World, trace};
 use crate::pace::End;
+use crate::plan::Protocol;
 
 /// What comes out of the network at a client's end.
 #[derive(Debug, Clone)]
@@ -57,6 +58,9 @@ impl World {
             let bytes_max = self.rng.pick(&[400, 6_000]);
             self.rng.below(bytes_max) as usize
         });
+        if matches!(self.plan.protocol, Protocol::Foreign { overlap: 1.., .. }) {
+            self.check.gives_up_beyond(&request.last_event_id, &self.plan, &self.server);
+        }
         self.connections.push(Connection {
             page: self.page.number,
             request: request.id,
