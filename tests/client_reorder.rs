@@ -69,6 +69,9 @@ fn early_events_wait_for_the_missing_ones_within_their_stream() {
             &[],
         );
     }
+    let last = "18446744073709551615";
+    let hole = ("2", "18446744073709551613", u64::MAX - 3);
+    check(reorder(), &without_ids(&["1", last]), &["1", last], &[hole]);
     let other_rule = |rule| {
         let mut config = reorder();
         config.ordering.rule = rule;

@@ -7,6 +7,9 @@
 //! A hole shows with the next event of its own scope. Until then another scope's event may have moved the cursor past it;
 //! then a new connection does not bring what is missing, and the app is told.
 //!
+//! The window is bounded. Once it is full, holes that were asked for in vain are given up: the connection that was to bring
+//! them came past them. The others are asked for, once; while their replay is on its way, what it brings first passes.
+//!
 //! A connection that resumes goes on with the numbers of the one before. Where the first number of a scope on it is
 //! one that another event had, the server numbers anew, and so does the scope.
 
@@ -298,7 +301,7 @@ impl Scopes {
             if first < number {
                 lacks.push(Missing { epoch: missing.epoch.clone(), first, last: number - 1 });
             }
-            first = number + 1;
+            first = number.saturating_add(1);
         }
         lacks
     }
