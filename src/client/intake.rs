@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use super::liveness::Liveness;
 use super::notice::Notice;
 use super::ordering::{Late, Mark, OrderingGuard, OrderingRule, OutOfOrderPolicy};
-use super::reorder::Scopes;
+use super::scopes::Scopes;
 use super::sequencer::{HeldEvent, Missing, Place};
 use super::stats::Stats;
 use super::tracks::Tracks;

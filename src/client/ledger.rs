@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::done_before::DoneBefore;
+use super::entry::{Bears, Entry, What};
 
 /// What outlives the page: the cursor, and the ids processed beyond it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,55 +46,6 @@ pub(crate) struct Ledger {
     cleared_before: u64,
     done_ids_max: usize,
     changed: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// Where the id of this record stands in `ids`, counted with what was cut off.
-    start: usize,
-    end: usize,
-    /// How much of it names the event: all of it, but on a stream of several channels its first part only.
-    own_end: usize,
-    bears: Bears,
-    what: What,
-    done: bool,
-}
-
-impl Entry {
-    /// An event whose id is stored once it is finished.
-    fn is_stored(&self) -> bool {
-        self.bears != Bears::Nothing && self.what != What::Place
-    }
-
-    /// An event that the app has not finished.
-    fn is_at_work(self) -> bool {
-        !self.done && self.what == What::Event
-    }
-}
-
-/// What an entry's id does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bears {
-    /// There is none that counts.
-    Nothing,
-    /// It is the cursor once everything up to here is finished.
-    Cursor,
-    /// It is remembered as processed; the cursor stays before a hole.
-    Beyond,
-    /// It is the cursor, and what was processed beyond the hole stays remembered.
-    Close,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    /// Something for the app.
-    Event,
-    /// An event that an earlier page processed.
-    Skipped,
-    /// Only a place of the cursor.
-    Place,
-    /// Something about the stream.
-    Told,
 }
 
 impl Ledger {
