@@ -176,3 +176,12 @@ fn of_too_many_that_are_given_back_the_nearest_are_remembered() {
     scenario.bytes(events[1..].concat());
     assert_eq!(scenario.delivered(), ["2", "4", "5", "8", "9"]);
 }
+
+#[test]
+fn what_lies_before_the_new_place_takes_no_others_places() {
+    let mut scenario = Scenario::new(exact()).restoring("k-1", &["k-3", "k-6"]);
+    scenario.connect().accept().bytes(open("k-1") + &cannot_resume("\"position\":\"k-4\",\"missing\":3"));
+    assert_eq!(scenario.take_commits().last(), Some(&record("k-4", &["k-6"])));
+    scenario.bytes(event("k-5", "5") + &event("k-6", "6"));
+    assert_eq!(scenario.delivered(), ["5"]);
+}

@@ -68,6 +68,10 @@ impl DoneBefore {
         is_done
     }
 
+    pub(super) fn retain(&mut self, mut is_waited_for: impl FnMut(&str) -> bool) {
+        self.list.retain(|done| is_waited_for(&done.id));
+    }
+
     pub(super) fn clear(&mut self) {
         self.list.clear();
     }
