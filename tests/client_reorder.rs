@@ -69,6 +69,9 @@ fn early_events_wait_for_the_missing_ones_within_their_stream() {
             &[],
         );
     }
+    let last = "18446744073709551615";
+    let hole = ("2", "18446744073709551613", u64::MAX - 3);
+    check(reorder(), &without_ids(&["1", last]), &["1", last], &[hole]);
     let other_rule = |rule| {
         let mut config = reorder();
         config.ordering.rule = rule;
@@ -368,4 +371,47 @@ fn what_the_app_was_not_given_comes_again() {
     scenario.delivered();
     scenario.accept().bytes(with_ids(&["2", "3", "4", "5"]));
     assert_eq!(scenario.delivered(), envelopes(&["3", "4", "5"]));
+}
+
+#[test]
+fn a_full_window_gives_up_no_hole_whose_replay_is_on_its_way() {
+    let mut config = reorder();
+    config.ordering.held_events_max = 1;
+    let mut scenario = Scenario::opened(config.clone());
+    // b2 and a2 are left out, and only what a2 holds back shows.
+    scenario.bytes(with_ids(&["a1", "b1", "a3", "x1", "x2"])).until_request();
+    assert_eq!(scenario.asked_from(), "b1");
+    scenario.accept().bytes(with_ids(&["b2", "a2", "a3", "x1", "x2"]));
+    assert_eq!(scenario.delivered(), envelopes(&["a1", "b1", "x1", "b2", "a2", "a3", "x2"]));
+    assert_eq!(scenario.gaps(), []);
+    // A hole of another stream, which shows before the replay has come so far, is fetched with it …
+    let mut scenario = Scenario::opened(config);
+    scenario.bytes(with_ids(&["a1", "b1", "a3", "x1", "x2"])).until_request();
+    scenario.accept().bytes(with_ids(&["b3"])).until_request();
+    assert_eq!(scenario.asked_from(), "b1");
+    // … and of the two that one is given up which the new connection came past.
+    scenario.accept().bytes(with_ids(&["b3"]));
+    assert_eq!(scenario.gaps(), [("2".to_owned(), "2".to_owned(), 1)]);
+    scenario.bytes(with_ids(&["a2", "a3", "x1", "x2"]));
+    assert_eq!(scenario.delivered(), envelopes(&["a1", "b1", "x1", "b3", "a2", "a3", "x2"]));
+    assert_eq!(scenario.gaps(), []);
+}
+
+#[test]
+fn what_was_finished_and_given_back_is_not_told_as_missing() {
+    let mut scenario = Scenario::opened(Config { unfinished_max: 8, ..reorder() }).asynchronous();
+    scenario.bytes(with_ids(&["1", "2", "3", "4"])).done(&envelope("1")).done(&envelope("3"));
+    let second = scenario.token(&envelope("2"));
+    scenario.input(Input::Stop { started: second - 1 });
+    scenario.delivered();
+    // The log has lost them both meanwhile.
+    scenario.connect().accept().bytes(with_ids(&["4"])).until_request();
+    scenario.accept().bytes(with_ids(&["4"])).pass(500);
+    assert_eq!(scenario.gaps(), [("2".to_owned(), "2".to_owned(), 1)]);
+    assert_eq!(scenario.delivered(), envelopes(&["4"]));
+    assert_eq!(scenario.client.stats().events_missing, 1);
+    // What is told may be given back, and is told again.
+    scenario.input(Input::Reconnect { started: second - 1 }).accept().bytes(with_ids(&["4"])).until_request();
+    scenario.accept().bytes(with_ids(&["4"])).pass(500);
+    assert_eq!(scenario.gaps(), [("2".to_owned(), "2".to_owned(), 1)]);
 }

@@ -110,3 +110,78 @@ fn a_handler_that_fails_after_the_stop_gives_its_event_back() {
     scenario.bytes(event("2", "b") + &event("3", "c") + &event("4", "d"));
     assert_eq!(scenario.delivered(), ["b", "d"], "the third was finished");
 }
+
+#[test]
+fn what_is_in_hand_of_a_forgotten_past_takes_no_new_beginning_back() {
+    for (position, old, new) in [("k-5", "k-6", "k-9"), ("a:k-5,b:k-2", "a:k-6,b:k-2", "a:k-9,b:k-2")] {
+        let config = || Config { unfinished_max: 8, ..exact() };
+        // The stream begins anew elsewhere.
+        let mut scenario = Scenario::opened(config()).asynchronous();
+        scenario.bytes(open(position) + &event(old, "old"));
+        let before = scenario.token("old") - 1;
+        scenario.end().input(Input::ClearCursor).until_request();
+        assert_eq!(scenario.asked_from(), "");
+        let next = new.replace("k-9", "k-10");
+        scenario.accept().bytes(open(new) + &event(&next, "new"));
+        assert_eq!(scenario.delivered(), ["old", "new"]);
+        scenario.input(Input::Stop { started: before }).connect();
+        assert_eq!(scenario.asked_from(), new, "the old event failed, and the new one comes again");
+        assert_eq!(scenario.take_commits().last(), Some(&record(new, &[])));
+        scenario.accept().bytes(open(new) + &event(&next, "new"));
+        assert_eq!(scenario.delivered(), ["new"]);
+        // It goes on where it is.
+        let mut scenario = Scenario::opened(config()).asynchronous();
+        scenario.bytes(open(position) + &event(old, "old")).input(Input::ClearCursor);
+        scenario.bytes(event(&old.replace("k-6", "k-7"), "new"));
+        scenario.input(Input::Stop { started: before }).connect();
+        assert_eq!(scenario.asked_from(), old);
+    }
+}
+
+#[test]
+fn only_ids_that_the_next_page_waits_for_are_stored() {
+    let config = || Config { done_ids_max: 3, unfinished_max: 8, ..exact() };
+    let events =
+        |numbers: std::ops::RangeInclusive<u64>| numbers.map(|n| event(&n.to_string(), &n.to_string()));
+    let mut scenario = Scenario::opened(config()).asynchronous();
+    scenario.bytes(events(1..=8).collect::<String>()).done("8");
+    let seventh = scenario.token("7");
+    scenario.input(Input::Stop { started: seventh - 1 });
+    assert_eq!(scenario.take_commits().last(), Some(&record("", &[])), "the eighth is too far off");
+    scenario.done("1").done("2").done("3").pass(250);
+    assert_eq!(scenario.take_commits().last(), Some(&record("3", &[])));
+    scenario.done("4").pass(250);
+    assert_eq!(scenario.take_commits().last(), Some(&record("4", &["8"])), "within four events");
+    scenario.delivered();
+    scenario.connect().accept();
+    assert_eq!(scenario.asked_from(), "6");
+    scenario.bytes(events(7..=9).collect::<String>());
+    assert_eq!(scenario.delivered(), ["7", "9"], "this page remembers it all the same");
+}
+
+#[test]
+fn of_too_many_that_are_given_back_the_nearest_are_remembered() {
+    let config = Config { done_ids_max: 3, unfinished_max: 8, ..exact() };
+    let mut scenario = Scenario::opened(config).asynchronous();
+    let events: Vec<_> = (1..=9).map(|n| event(&n.to_string(), &n.to_string())).collect();
+    scenario.bytes(events.concat());
+    for done in ["3", "6", "7", "8"] {
+        scenario.done(done);
+    }
+    let (second, fifth) = (scenario.token("2"), scenario.token("5"));
+    scenario.input(Input::Stop { started: fifth - 1 }).input(Input::Stop { started: second - 1 });
+    scenario.delivered();
+    scenario.connect().accept();
+    assert_eq!(scenario.asked_from(), "1");
+    scenario.bytes(events[1..].concat());
+    assert_eq!(scenario.delivered(), ["2", "4", "5", "8", "9"]);
+}
+
+#[test]
+fn what_lies_before_the_new_place_takes_no_others_places() {
+    let mut scenario = Scenario::new(exact()).restoring("k-1", &["k-3", "k-6"]);
+    scenario.connect().accept().bytes(open("k-1") + &cannot_resume("\"position\":\"k-4\",\"missing\":3"));
+    assert_eq!(scenario.take_commits().last(), Some(&record("k-4", &["k-6"])));
+    scenario.bytes(event("k-5", "5") + &event("k-6", "6"));
+    assert_eq!(scenario.delivered(), ["5"]);
+}

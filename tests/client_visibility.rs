@@ -3,8 +3,8 @@
 
 mod client_support;
 
-use client_support::{Scenario, event, exact, heartbeat, status};
-use holdfast_sse::client::{Config, Input, LivenessConfig, Notice, State, WhenHidden};
+use client_support::{Scenario, event, exact, heartbeat, record, status};
+use holdfast_sse::client::{Client, Config, Input, LivenessConfig, Notice, Output, State, WhenHidden};
 
 fn hiding(when_hidden: WhenHidden) -> Config {
     let liveness = LivenessConfig { timeout_ms: 3_000, grace_ms: 0 };
@@ -166,4 +166,41 @@ fn leaving_a_page_is_told_and_a_stop_ends_it() {
     assert_eq!(scenario.aborted.len(), 1);
     scenario.input(Input::Stop { started: 1 }).input(Input::Connect);
     assert_eq!((scenario.state(), scenario.requests.len()), (State::Connecting, 2));
+}
+
+#[test]
+fn a_page_that_comes_back_before_the_store_answered_asks_from_its_cursor() {
+    for (leaves, returns) in [(Input::PutAside, Input::Awake), (Input::Hidden, Input::Visible)] {
+        let config = Config { when_hidden: WhenHidden::Close, hidden_after_ms: 0, ..exact() };
+        let mut client = Client::new(config);
+        let mut outputs = |input: Input<'_>| {
+            client.handle_input(0, input);
+            std::iter::from_fn(|| {
+                Some(client.poll_output()).filter(|output| !matches!(output, Output::Wait(_)))
+            })
+            .filter(|output| matches!(output, Output::Restore | Output::Request(_)))
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(outputs(Input::Connect), [Output::Restore]);
+        assert_eq!(outputs(leaves), []);
+        assert_eq!(outputs(Input::Timer), []);
+        assert_eq!(outputs(returns), [], "what the store has is not known yet");
+        let asked = outputs(Input::Restored(Some(record("7", &[]))));
+        assert!(
+            matches!(&asked[..], [Output::Request(request)] if request.last_event_id == "7"),
+            "{asked:?}"
+        );
+    }
+}
+
+#[test]
+fn an_app_that_catches_up_brings_no_page_back_that_was_left() {
+    let mut scenario = Scenario::opened(exact()).asynchronous();
+    // The page slept, and the new connection was put off until the app has caught up.
+    scenario.bytes(event("1", "a")).input(Input::Awake).input(Input::PutAside);
+    assert_eq!((scenario.state(), scenario.requests.len()), (State::Retrying, 1));
+    scenario.done("a").pass(60_000);
+    assert_eq!((scenario.state(), scenario.requests.len()), (State::Retrying, 1));
+    scenario.input(Input::Awake);
+    assert_eq!((scenario.state(), scenario.asked_from()), (State::Connecting, "1"));
 }

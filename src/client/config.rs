@@ -29,8 +29,8 @@ pub struct Config {
     pub limits: ParserLimits,
     /// Event names that are kept by number; later ones travel as text. Default 256.
     pub names_max: usize,
-    /// Ids processed beyond the cursor that are stored with it: of so many events behind the oldest unfinished one.
-    /// Default 1,000.
+    /// Ids processed beyond the cursor that are stored with it: of so many events behind the oldest unfinished one. Of
+    /// finished events that are given back as many are remembered, the nearest ones. Default 1,000.
     pub done_ids_max: usize,
     /// Unfinished events at which the reading pauses. Default 1: one thing after another.
     pub unfinished_max: usize,

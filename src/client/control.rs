@@ -145,11 +145,13 @@ impl Intake {
                     newest.iter().for_each(|newest| self.tracks.end_at(newest));
                     self.tracks.move_to(position, self.ledger.accepted());
                     self.move_parts();
+                    self.forget_passed();
                     return;
                 }
                 self.move_cursor(&position.as_ref().map(Cursor::to_string).unwrap_or_default());
                 newest.iter().for_each(|newest| self.tracks.end_at(newest));
                 self.place_at(position);
+                self.forget_passed();
             }
             ControlEvent::Listen { position, replayable } => {
                 self.announced = true;
@@ -167,6 +169,16 @@ impl Intake {
             ControlEvent::Close { reason } => self.effects.close_reason = Some(reason),
             ControlEvent::Other => {}
         }
+    }
+
+    /// What lies before the new place comes no more, or as a repeat: it must not take the places of others.
+    fn forget_passed(&mut self) {
+        let tracks = &mut self.tracks;
+        self.ledger.done_before.retain(|id| {
+            tracks
+                .locate(id)
+                .is_none_or(|(track, epoch, number)| !track.sequencer.has_accepted(epoch, number))
+        });
     }
 
     fn announce(&mut self, announcement: Announcement) {

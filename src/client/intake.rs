@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use super::liveness::Liveness;
 use super::notice::Notice;
 use super::ordering::{Late, Mark, OrderingGuard, OrderingRule, OutOfOrderPolicy};
-use super::reorder::Scopes;
+use super::scopes::Scopes;
 use super::sequencer::{HeldEvent, Missing, Place};
 use super::stats::Stats;
 use super::tracks::Tracks;
@@ -194,6 +194,8 @@ impl Intake {
 
     /// The app was never given what came after `token`: its replay must get through.
     pub(crate) fn give_back_after(&mut self, token: u64) {
+        let ledger = &self.ledger;
+        self.scopes.note_finished(token, |given| ledger.is_finished(given));
         let (dedupe, tracks) = (&mut self.dedupe, &mut self.tracks);
         let discarded = self.ledger.discard_after(token, |id| {
             if let Some(dedupe) = dedupe {
@@ -265,6 +267,14 @@ impl Intake {
 
     /// An event of our own server: `id` names it; on a stream of several channels the cursor is put together.
     fn deliver_numbered(&mut self, index: usize, name: &str, data: &str, id: &str, at: (&str, u64)) {
+        if self.ledger.accepted().is_empty() {
+            // The cursor was forgotten, and the stream goes on: it begins anew before this event.
+            let place = match self.tracks.is_several() {
+                true => self.tracks.cursor(index).0,
+                false => Position { epoch: at.0.to_owned(), sequence: at.1 - 1 }.to_string(),
+            };
+            self.move_cursor(&place);
+        }
         if !self.tracks.is_several() {
             self.deliver(name, data, Some(id), false);
             return;

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::done_before::DoneBefore;
+use super::entry::{Bears, Entry, What};
 
 /// What outlives the page: the cursor, and the ids processed beyond it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,52 +42,10 @@ pub(crate) struct Ledger {
     unfinished: usize,
     /// What an earlier page processed beyond the cursor, or was given back behind an unfinished event.
     pub(super) done_before: DoneBefore,
+    /// Records before this token are of the time before the cursor was forgotten.
+    cleared_before: u64,
     done_ids_max: usize,
     changed: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// Where the id of this record stands in `ids`, counted with what was cut off.
-    start: usize,
-    end: usize,
-    /// How much of it names the event: all of it, but on a stream of several channels its first part only.
-    own_end: usize,
-    bears: Bears,
-    what: What,
-    done: bool,
-}
-
-impl Entry {
-    /// An event that the app has not finished.
-    fn is_at_work(self) -> bool {
-        !self.done && self.what == What::Event
-    }
-}
-
-/// What an entry's id does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bears {
-    /// There is none that counts.
-    Nothing,
-    /// It is the cursor once everything up to here is finished.
-    Cursor,
-    /// It is remembered as processed; the cursor stays before a hole.
-    Beyond,
-    /// It is the cursor, and what was processed beyond the hole stays remembered.
-    Close,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    /// Something for the app.
-    Event,
-    /// An event that an earlier page processed.
-    Skipped,
-    /// Only a place of the cursor.
-    Place,
-    /// Something about the stream.
-    Told,
 }
 
 impl Ledger {
@@ -101,7 +60,8 @@ impl Ledger {
             beyond: Vec::new(),
             beyond_closed: 0,
             unfinished: 0,
-            done_before: DoneBefore::default(),
+            done_before: DoneBefore::new(Vec::new(), done_ids_max),
+            cleared_before: 0,
             done_ids_max,
             changed: false,
         }
@@ -115,9 +75,7 @@ impl Ledger {
         }
         self.accepted.clone_from(&record.cursor);
         self.processed = record.cursor;
-        let mut done = record.done;
-        done.truncate(self.done_ids_max);
-        self.done_before = DoneBefore::new(done, self.done_ids_max + 1);
+        self.done_before = DoneBefore::new(record.done, self.done_ids_max);
     }
 
     /// The cursor to resume from within this client.
@@ -177,7 +135,23 @@ impl Ledger {
 
     /// One more record, which only moves the cursor.
     pub(crate) fn accept_cursor(&mut self, id: &str) {
+        if self.begins_anew() {
+            // What the app has in hand of the past does not hold the new beginning up, nor take it back when it fails.
+            self.push(None, 0, Bears::Nothing, What::Told);
+            id.clone_into(&mut self.accepted);
+            id.clone_into(&mut self.processed);
+            self.changed = true;
+            return;
+        }
         self.push(Some(id), id.len(), Bears::Cursor, What::Place);
+    }
+
+    /// Whether the cursor was forgotten, and nothing came since that would have to be finished before it moves.
+    fn begins_anew(&self) -> bool {
+        let old = self.cleared_before.saturating_sub(self.first_token) as usize;
+        old > 0
+            && self.accepted.is_empty()
+            && self.entries.iter().skip(old).all(|entry| entry.what == What::Told)
     }
 
     /// Everything that was missing has come, or is told about; `id` came last. Whether the server's log has these events
@@ -215,6 +189,12 @@ impl Ledger {
         self.pop_finished();
     }
 
+    /// Whether the app has finished this event, or an earlier page has.
+    pub(crate) fn is_finished(&self, token: u64) -> bool {
+        let entry = token.checked_sub(self.first_token).and_then(|at| self.entries.get(at as usize));
+        entry.is_some_and(|entry| entry.done && entry.what == What::Event || entry.what == What::Skipped)
+    }
+
     /// One record is finished, perhaps before earlier ones.
     pub(crate) fn done(&mut self, token: u64) {
         let entry = token.checked_sub(self.first_token).and_then(|at| self.entries.get_mut(at as usize));
@@ -230,19 +210,19 @@ impl Ledger {
     pub(crate) fn discard_after(&mut self, token: u64, mut forget: impl FnMut(&str)) -> usize {
         let keep = token.saturating_add(1).saturating_sub(self.first_token) as usize;
         let discarded = self.entries.len().saturating_sub(keep);
-        for entry in self.entries.range(self.entries.len() - discarded..) {
-            self.unfinished -= usize::from(entry.is_at_work());
-            if entry.bears != Bears::Nothing && entry.what != What::Place {
-                let id = &self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut];
-                forget(id);
-                if (entry.done || entry.what == What::Skipped) && self.done_before.len() < self.done_ids_max {
-                    self.done_before.push(id);
-                }
+        let given_back = self.entries.range(self.entries.len() - discarded..);
+        self.unfinished -= given_back.clone().filter(|entry| entry.is_at_work()).count();
+        let events = given_back.filter(|entry| entry.is_stored());
+        self.done_before.put_off(events.clone().count());
+        for (entry, distance) in events.zip(1..) {
+            let id = &self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut];
+            forget(id);
+            if entry.done || entry.what == What::Skipped {
+                self.done_before.push(id, distance);
             }
         }
         self.entries.truncate(self.entries.len() - discarded);
         if discarded > 0 {
-            self.done_before.come_within(self.done_ids_max.max(discarded) + 1);
             let last =
                 self.entries.iter().rev().find(|entry| matches!(entry.bears, Bears::Cursor | Bears::Close));
             self.accepted = match last {
@@ -258,6 +238,7 @@ impl Ledger {
         for entry in &mut self.entries {
             entry.bears = Bears::Nothing;
         }
+        self.cleared_before = self.next_token();
         self.accepted.clear();
         self.processed.clear();
         self.beyond.clear();
@@ -281,12 +262,11 @@ impl Ledger {
     pub(crate) fn record(&self) -> StoredRecord {
         // A place has the id of an event that may still be at work. Of the oldest unfinished event and so many behind it:
         // a page that begins with this record knows then when the last of them must have come.
-        let events = self
-            .entries
-            .iter()
-            .filter(|entry| entry.bears != Bears::Nothing && entry.what != What::Place)
-            .take((self.done_ids_max + 1).saturating_sub(self.beyond.len()));
+        let within = (self.done_ids_max + 1).saturating_sub(self.beyond.len());
+        let events = self.entries.iter().filter(|entry| entry.is_stored());
+        let before = within.saturating_sub(events.clone().count());
         let finished = events
+            .take(within)
             .filter(|entry| entry.done)
             .map(|entry| self.ids[entry.start - self.ids_cut..entry.own_end - self.ids_cut].to_owned());
         let done = self
@@ -294,7 +274,7 @@ impl Ledger {
             .iter()
             .cloned()
             .chain(finished)
-            .chain(self.done_before.iter().cloned())
+            .chain(self.done_before.within(before).cloned())
             .take(self.done_ids_max)
             .collect();
         StoredRecord { cursor: self.processed.clone(), done }

@@ -262,6 +262,10 @@ impl Client {
             self.transition(TransitionReason::Lost);
             return;
         }
+        if !self.restored {
+            // The page was left or hidden, and is back, before the store answered: that makes the request.
+            return;
+        }
         self.put_off = false;
         self.last_request += 1;
         let id = RequestId(self.last_request);
@@ -324,6 +328,11 @@ impl Client {
 
     pub(super) fn awake(&mut self) {
         self.aside = false;
+        self.look_after();
+    }
+
+    /// Makes the connection anew, or the next attempt now, as far as the state allows it.
+    pub(super) fn look_after(&mut self) {
         match self.state {
             // What a new connection brings would only lie about with the rest, and more of it with each of them.
             State::Retrying | State::Open if !self.is_drained() => self.put_off = true,

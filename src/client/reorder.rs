@@ -7,272 +7,19 @@
 //! A hole shows with the next event of its own scope. Until then another scope's event may have moved the cursor past it;
 //! then a new connection does not bring what is missing, and the app is told.
 //!
+//! The window is bounded. Once it is full, holes that were asked for in vain are given up: the connection that was to bring
+//! them came past them. The others are asked for, once; while their replay is on its way, what it brings first passes.
+//!
 //! A connection that resumes goes on with the numbers of the one before. Where the first number of a scope on it is
 //! one that another event had, the server numbers anew, and so does the scope.
 
-use std::collections::VecDeque;
-
 use super::batch::Kind;
-use super::config::OrderingConfig;
 use super::intake::Intake;
 use super::notice::Notice;
 use super::ordering::{Late, Mark};
-use super::sequencer::{HeldEvent, Missing, Place, Sequencer};
-use crate::wire::{EventRef, Position};
-
-/// Holes told whose numbers are remembered, in each scope.
-const TOLD_MAX: usize = 8;
-
-/// Where an event of a scope stands.
-#[derive(Debug, PartialEq, Eq)]
-enum Spot {
-    Next,
-    /// It has no place in the present order, and passes.
-    Astray,
-    /// Not behind this number.
-    Late(u64),
-    Early,
-    /// There are too many scopes, and what the oldest holds must be let go first.
-    Crowded,
-}
-
-#[derive(Debug)]
-struct Scope {
-    key: u32,
-    sequencer: Sequencer,
-    /// Something of it came on this connection that goes on with its numbers.
-    seen: bool,
-    /// The last number that did not, while something was held.
-    astray: Option<u64>,
-    /// First and last number of holes that the app was told of: these stay missing.
-    told: Vec<(u64, u64)>,
-}
-
-/// The scopes of one stream, and the window that they share.
-#[derive(Debug)]
-pub(super) struct Scopes {
-    config: OrderingConfig,
-    scopes: Vec<Scope>,
-    held_events: usize,
-    held_bytes: usize,
-    /// Events delivered since the cursor stopped.
-    passed: usize,
-    /// The last id that came since then.
-    place: Option<String>,
-    /// What is held is of an earlier connection, and this one has not come as far yet.
-    carried: bool,
-    /// Unfinished records, by token, with their scope and number; a gap has its first. What is given back comes again.
-    delivered: VecDeque<(u64, u32, u64)>,
-    next_key: u32,
-}
-
-impl Scopes {
-    pub(super) fn new(config: OrderingConfig) -> Self {
-        Self {
-            config,
-            scopes: Vec::new(),
-            held_events: 0,
-            held_bytes: 0,
-            passed: 0,
-            place: None,
-            carried: false,
-            delivered: VecDeque::new(),
-            next_key: 0,
-        }
-    }
-
-    /// A connection opened. One that does not go on where the last one ended has numbers of its own.
-    pub(super) fn opened(&mut self, resumes: bool) {
-        if resumes {
-            self.scopes.iter_mut().for_each(|scope| scope.seen = false);
-            self.carried = self.holds();
-        } else {
-            *self = Self::new(self.config);
-        }
-    }
-
-    pub(super) fn holds(&self) -> bool {
-        self.held_events > 0
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.scopes.len()
-    }
-
-    /// Records that can be given back, and are remembered for that.
-    pub(super) fn places(&self) -> usize {
-        self.delivered.len()
-    }
-
-    pub(super) fn is_carried(&self) -> bool {
-        self.carried
-    }
-
-    pub(super) fn held(&self) -> impl Iterator<Item = &HeldEvent> {
-        self.scopes.iter().flat_map(|scope| scope.sequencer.held())
-    }
-
-    /// An id came; the cursor may move there when all holes are closed.
-    pub(super) fn came(&mut self, id: Option<&str>) {
-        if let Some(id) = id {
-            self.place = Some(id.to_owned());
-        }
-    }
-
-    /// The cursor is forgotten, and what came before with it.
-    pub(super) fn forget_place(&mut self) {
-        self.place = None;
-    }
-
-    fn find(&self, stream: &str) -> Option<usize> {
-        self.scopes.iter().position(|scope| scope.sequencer.epoch() == stream)
-    }
-
-    fn place(&mut self, stream: &str, number: u64) -> Spot {
-        let Some(at) = self.find(stream) else {
-            if self.scopes.len() >= self.config.scopes_max.max(1) {
-                if self.scopes[0].sequencer.has_held() {
-                    return Spot::Crowded;
-                }
-                self.scopes.remove(0);
-            }
-            let sequencer = begin_at(self.config, stream, number);
-            self.scopes.push(Scope {
-                key: self.next_key,
-                sequencer,
-                seen: true,
-                astray: None,
-                told: Vec::new(),
-            });
-            self.next_key = self.next_key.wrapping_add(1);
-            return Spot::Next;
-        };
-        let scope = &mut self.scopes[at];
-        self.carried &= scope.sequencer.has_accepted(stream, number);
-        if let Some(last) = scope.astray
-            && !scope.sequencer.has_held()
-        {
-            scope.begin_anew(self.config, last);
-        }
-        let place = scope.sequencer.place(stream, number);
-        if place == Place::Repeat {
-            let is_told = scope.told.iter().any(|(first, last)| (*first..=*last).contains(&number));
-            let is_held = !scope.sequencer.has_accepted(stream, number);
-            if scope.seen || is_told || is_held {
-                return Spot::Late(scope.sequencer.last().max(number));
-            }
-            if scope.sequencer.has_held() {
-                // New numbers, or a replay that begins before this page's time? The held events will tell.
-                scope.astray = Some(number);
-                return Spot::Astray;
-            }
-            scope.begin_anew(self.config, number);
-        }
-        (scope.seen, scope.astray) = (true, None);
-        if place == Place::Early {
-            return Spot::Early;
-        }
-        Spot::Next
-    }
-
-    /// An event that was delivered, or is held, came again: the numbers go on.
-    fn repeated(&mut self, stream: &str, number: u64) {
-        if let Some(at) = self.find(stream) {
-            let scope = &mut self.scopes[at];
-            self.carried &= scope.sequencer.has_accepted(stream, number);
-            if scope.astray.is_none_or(|last| last < number) {
-                (scope.seen, scope.astray) = (true, None);
-                scope.sequencer.place(stream, number);
-            }
-        }
-    }
-
-    /// Keeps an early event. False where it does not fit.
-    fn hold(&mut self, stream: &str, number: u64, event: HeldEvent) -> bool {
-        let bytes = event.bytes();
-        let fits = self.held_events + self.passed < self.config.held_events_max
-            && self.held_bytes.saturating_add(bytes) <= self.config.held_bytes_max;
-        let Some(at) = self.find(stream).filter(|_| fits) else { return false };
-        let held = self.scopes[at].sequencer.hold(stream, number, event);
-        self.held_events += usize::from(held);
-        self.held_bytes += if held { bytes } else { 0 };
-        held
-    }
-
-    /// The next held event whose turn has come, with its scope's key and its number.
-    fn release(&mut self) -> Option<(HeldEvent, u32, u64)> {
-        if !self.holds() {
-            return None;
-        }
-        let released = self.scopes.iter_mut().find_map(|scope| {
-            let event = scope.sequencer.release()?;
-            Some((event, scope.key, scope.sequencer.last()))
-        })?;
-        self.held_events -= 1;
-        self.held_bytes -= released.0.bytes();
-        Some(released)
-    }
-
-    /// The records behind `token` come again, and so does what is held.
-    fn give_back(&mut self, token: u64) {
-        self.scopes.iter_mut().for_each(|scope| scope.sequencer.drop_held());
-        while let Some((_, key, number)) = self.delivered.pop_back_if(|(given, ..)| *given > token) {
-            if let Some(scope) = self.scopes.iter_mut().find(|scope| scope.key == key) {
-                let stream = scope.sequencer.epoch().to_owned();
-                scope.sequencer.forget(&stream, number);
-                scope.told.retain(|(first, _)| *first < number);
-            }
-        }
-        (self.held_events, self.held_bytes, self.passed, self.place) = (0, 0, 0, None);
-    }
-
-    /// Whether no hole was asked for yet; each counts as asked for from now on. `early`: the scope of an event that
-    /// could not be held.
-    fn fetch(&mut self, early: Option<&str>) -> bool {
-        let is_hole = |known: &Sequencer| known.has_held() || early == Some(known.epoch());
-        let mut holes: Vec<_> = self.scopes.iter_mut().map(|scope| &mut scope.sequencer).collect();
-        holes.retain(|known| is_hole(known));
-        if holes.is_empty() || holes.iter().any(|hole| hole.is_refetched()) {
-            return false;
-        }
-        for hole in holes {
-            let stream = hole.epoch().to_owned();
-            hole.refetch(&stream);
-        }
-        true
-    }
-
-    /// Scopes with a hole; only those whose hole was asked for, if `fetched`.
-    fn holes(&self, fetched: bool) -> Vec<usize> {
-        let known = self.scopes.iter().map(|scope| &scope.sequencer).enumerate();
-        let holes = known.filter(|(_, known)| known.has_held() && (!fetched || known.is_refetched()));
-        holes.map(|(at, _)| at).collect()
-    }
-
-    /// Gives up what is missing before what this scope holds, or before this event.
-    fn give_up(&mut self, at: usize, before: Option<(&str, u64)>) -> Option<Missing> {
-        let scope = &mut self.scopes[at];
-        let missing = scope.sequencer.give_up_hole(before)?;
-        if scope.told.len() >= TOLD_MAX {
-            scope.told.remove(0);
-        }
-        scope.told.push((missing.first, missing.last));
-        Some(missing)
-    }
-}
-
-impl Scope {
-    fn begin_anew(&mut self, config: OrderingConfig, number: u64) {
-        self.sequencer = begin_at(config, self.sequencer.epoch(), number);
-        self.told.clear();
-        (self.seen, self.astray) = (true, None);
-    }
-}
-
-/// Everything up to `number` is accepted.
-fn begin_at(config: OrderingConfig, stream: &str, number: u64) -> Sequencer {
-    Sequencer::new(config, Position { epoch: stream.to_owned(), sequence: number })
-}
+use super::scopes::Spot;
+use super::sequencer::HeldEvent;
+use crate::wire::EventRef;
 
 impl Intake {
     /// An event came again, and is dropped.
@@ -328,7 +75,7 @@ impl Intake {
                     }
                 }
                 Spot::Crowded => {
-                    self.give_up_one(None);
+                    self.give_up_any();
                     continue;
                 }
             }
@@ -354,6 +101,7 @@ impl Intake {
     }
 
     /// So much came since the cursor stopped that the holes are dealt with now. True where this event is to come again.
+    /// While the replay of all that is missing is on its way, what it brings first passes.
     fn window_is_full(&mut self, id: Option<&str>) -> bool {
         while self.scopes.holds()
             && self.scopes.held_events + self.scopes.passed > self.ordering.held_events_max
@@ -361,7 +109,9 @@ impl Intake {
             if self.fetch_instead_of(id, None) {
                 return true;
             }
-            self.give_up_one(None);
+            if !self.give_up_one(None) {
+                break;
+            }
         }
         false
     }
@@ -386,7 +136,7 @@ impl Intake {
     /// Nobody will bring what is missing.
     pub(super) fn give_up_all_reordered(&mut self) {
         while self.scopes.holds() {
-            self.give_up_one(None);
+            self.give_up_any();
         }
     }
 
@@ -414,27 +164,40 @@ impl Intake {
         self.effects.refetch
     }
 
-    /// Gives up one hole: one that was asked for if there is one, else one of those that hold something, else the one
-    /// before this event.
-    fn give_up_one(&mut self, before: Option<(&str, u64)>) {
-        let hole = |fetched| self.scopes.holes(fetched).first().copied();
-        let at = hole(true).or_else(|| hole(false)).or_else(|| self.scopes.find(before?.0));
-        if let Some(at) = at {
+    /// Gives up one hole: one that was asked for in vain, else the one before this event, else any. False where it may
+    /// still come.
+    fn give_up_one(&mut self, before: Option<(&str, u64)>) -> bool {
+        let stream = before.map(|event| event.0);
+        if let Some(at) = self.scopes.vain_hole(stream).or_else(|| self.scopes.find(stream?)) {
             self.give_up_at(at, before);
+        } else if self.comes_again() && !self.scopes.holes(true).is_empty() {
+            return false;
+        } else {
+            self.give_up_any();
+        }
+        true
+    }
+
+    /// Gives up one hole before what is held: one that was asked for, if there is one.
+    fn give_up_any(&mut self) {
+        let hole = |fetched| self.scopes.holes(fetched).first().copied();
+        if let Some(at) = hole(true).or_else(|| hole(false)) {
+            self.give_up_at(at, None);
         }
     }
 
     fn give_up_at(&mut self, at: usize, before: Option<(&str, u64)>) {
-        let Some(missing) = self.scopes.give_up(at, before) else { return };
-        self.note(self.scopes.scopes[at].key, missing.first);
-        let count = missing.last - missing.first + 1;
-        self.stats.events_missing = self.stats.events_missing.saturating_add(count);
-        self.notice(Notice::Gap {
-            first_missing: (missing.first - 1).to_string(),
-            last_missing: (missing.last - 1).to_string(),
-            count,
-            stream_id: Some(missing.epoch).filter(|stream| !stream.is_empty()),
-        });
+        for missing in self.scopes.give_up(at, before) {
+            self.note(self.scopes.scopes[at].key, missing.first);
+            let count = missing.last - missing.first + 1;
+            self.stats.events_missing = self.stats.events_missing.saturating_add(count);
+            self.notice(Notice::Gap {
+                first_missing: (missing.first - 1).to_string(),
+                last_missing: (missing.last - 1).to_string(),
+                count,
+                stream_id: Some(missing.epoch).filter(|stream| !stream.is_empty()),
+            });
+        }
         self.release_reordered();
     }
 

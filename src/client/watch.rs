@@ -92,7 +92,8 @@ impl Client {
             self.watch_hole();
         }
         if std::mem::take(&mut self.put_off) {
-            self.awake();
+            // A page that was left meanwhile still waits for its return.
+            self.look_after();
         }
     }
 }

@@ -44,6 +44,12 @@ pub(crate) enum Mutant {
     ReadsWhileBusy,
     RecognisesNothing,
     OrdersNothing,
+    KeepsItsConnection,
+    AsksWhileAside,
+    SleepsOn,
+    AsksBeforeRestored,
+    ReadsEndlessEvents,
+    MovesAllChannels,
 }
 
 /// The client of a page.
@@ -72,7 +78,17 @@ impl Core {
             (Some(Mutant::AsksWhileOffline), Input::Offline)
             | (Some(Mutant::AsksWhileStopped), Input::Stop { .. })
             | (Some(Mutant::KeepsTheClearedCursor), Input::ClearCursor)
+            | (Some(Mutant::KeepsItsConnection), Input::PutAside)
+            | (Some(Mutant::SleepsOn), Input::Awake)
             | (Some(Mutant::IgnoresFlush), Input::Flush) => return,
+            (Some(Mutant::AsksBeforeRestored), Input::Connect) => {
+                self.client.handle_input(now_ms, Input::Connect);
+                Input::Restored(None)
+            }
+            (Some(Mutant::AsksWhileAside), Input::PutAside) => {
+                self.client.handle_input(now_ms, Input::PutAside);
+                Input::Awake
+            }
             (Some(Mutant::GivesBackTooLittle), Input::Stop { .. }) => Input::Stop { started: u64::MAX },
             (Some(Mutant::GivesBackTooLittle), Input::Reconnect { .. }) => {
                 Input::Reconnect { started: u64::MAX }
@@ -129,6 +145,15 @@ impl Core {
             }
             (Some(Mutant::ForgetsDoneIds), Output::Commit(mut record)) => {
                 record.done.clear();
+                Output::Commit(record)
+            }
+            (Some(Mutant::MovesAllChannels), Output::Commit(mut record)) => {
+                // As if one channel's number were the place of all.
+                let number = |part: &str| part.rsplit_once('-')?.1.parse::<u64>().ok();
+                let last = record.cursor.split(',').filter_map(number).max().unwrap_or(0);
+                let parts = record.cursor.split(',').filter_map(|part| part.rsplit_once('-'));
+                let parts: Vec<_> = parts.map(|(channel, _)| format!("{channel}-{last}")).collect();
+                record.cursor = parts.join(",");
                 Output::Commit(record)
             }
             (Some(Mutant::AsksWithoutCursor), Output::Request(mut request)) => {
@@ -211,6 +236,10 @@ fn misread(config: &Config, mutant: Option<Mutant>) -> Config {
             config.dedupe = config
                 .dedupe
                 .map(|dedupe| DedupeConfig { size_max: dedupe.size_max.saturating_mul(2), ..dedupe });
+        }
+        Some(Mutant::ReadsEndlessEvents) => {
+            config.limits.line_bytes_max *= 1_000;
+            config.limits.event_bytes_max *= 1_000;
         }
         Some(Mutant::RecognisesNothing) => config.dedupe = None,
         Some(Mutant::OrdersNothing) => {

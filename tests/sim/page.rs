@@ -112,6 +112,8 @@ pub(crate) struct Page {
     pub(crate) wake_at: Option<u64>,
     pub(crate) frozen: bool,
     pub(crate) hidden: bool,
+    /// It was left, and may come back.
+    pub(crate) aside: bool,
     /// What came up meanwhile.
     pub(crate) missed_wake: bool,
     /// Whether there was a network when the page heard of it last.
@@ -133,6 +135,7 @@ impl Page {
             wake_at: None,
             frozen: false,
             hidden: false,
+            aside: false,
             missed_wake: false,
             heard_online: true,
             forgot_before_restore: false,

@@ -4,6 +4,7 @@ use holdfast_sse::client::{
     CannotResumeFallback, Config, DedupeConfig, Jitter, LivenessConfig, OrderingConfig, OrderingRule,
     OutOfOrderPolicy, RetryPolicy, WhenHidden,
 };
+use holdfast_sse::wire::ParserLimits;
 
 use super::rng::Rng;
 
@@ -31,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
     /// Events are envelopes, though the client cannot tell by them what is missing.
     pub(crate) envelopes: bool,
-    /// Streams of numbered events, whose events alternate.
+    /// Streams of numbered events, whose events alternate: channels of ours, or `stream_id`s of another server's.
     pub(crate) streams: usize,
     pub(crate) config: Config,
     /// Handlers at once; 0 is a synchronous handler.
@@ -48,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) store_ms: u64,
     /// Reads and writes that fail, in percent.
     pub(crate) store_fails_pct: u64,
+    /// Reads that take many seconds, in percent.
+    pub(crate) store_hangs_pct: u64,
     /// 0 is a server that does not beat.
     pub(crate) heartbeat_ms: u64,
     /// The kit's server gave its heartbeats ids.
@@ -138,6 +141,8 @@ impl Plan {
             } else {
                 DedupeConfig { size_max: rng.pick(&[100_000, 1_000, 60]), ttl_ms: rng.pick(&[0, 0, 5_000]) }
             }),
+            // Longer than anything that is published.
+            limits: ParserLimits { line_bytes_max: 2_000, event_bytes_max: 3_000 },
             names_max: 2,
             done_ids_max: if numbered { 1_000 } else { rng.pick(&[1_000, 1_000, 1_000, 10]) },
             unfinished_max: rng.pick(&[1, 1, concurrency.max(1), 8]),
@@ -155,7 +160,8 @@ impl Plan {
             ..Config::default()
         };
         let strips_cursor = ours && rng.chance(5);
-        Self {
+        let channels = if ours && !strips_cursor && rng.chance(25) { rng.pick(&[2, 3]) } else { 1 };
+        let mut plan = Self {
             protocol,
             envelopes,
             streams: if numbered { rng.pick(&[1, 1, 2, 3]) } else { 1 },
@@ -168,6 +174,7 @@ impl Plan {
             slow_pct: rng.pick(&[0, 3, 10]),
             store_ms: rng.pick(&[0, 0, 0, 20, 400]),
             store_fails_pct: rng.pick(&[0, 0, 0, 0, 20]),
+            store_hangs_pct: rng.pick(&[0, 0, 0, 30]),
             heartbeat_ms: if ours || rng.chance(50) { rng.pick(&[1_000, 3_000]) } else { 0 },
             heartbeat_ids: rng.chance(20),
             retention: if strips_cursor { 100_000 } else { rng.pick(&[5, 20, 100_000, 100_000]) },
@@ -178,9 +185,28 @@ impl Plan {
             cut_pct: rng.pick(&[0, 20, 60]),
             bend_pct: rng.pick(&[0, 0, 3, 15]),
             vanish_pct: rng.pick(&[0, 0, 0, 3]),
-            faults: rng.between(0, 16),
+            faults: rng.between(0, 18),
             fault_ms: rng.between(5_000, 40_000),
+        };
+        plan.divide(channels);
+        plan
+    }
+
+    /// Several channels in one stream. Their log loses nothing but single events, and their store tells no lies: what such
+    /// a cursor covers of a log that is cut off is another story.
+    pub(crate) fn divide(&mut self, channels: usize) {
+        if channels > 1 {
+            self.streams = channels;
+            self.retention = 100_000;
+            self.store_fails_pct = 0;
+            // How far an event comes behind another's does not show by its number.
+            self.config.done_ids_max = 1_000;
         }
+    }
+
+    /// Whether events of several streams pass each other's holes under one cursor.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.streams > 1 && !self.is_ours()
     }
 
     /// Whether what is missing shows.

@@ -154,6 +154,9 @@ impl Server {
 
     pub(crate) fn id(&self, index: usize) -> String {
         match self.protocol {
+            Protocol::Ours if self.streams > 1 => {
+                format!("c{}:e0-{}", self.stream_of(index), index / self.streams + 1)
+            }
             Protocol::Ours => {
                 let epoch = &self.epochs[self.epoch_of[index]];
                 format!("{}-{}", epoch.name, index - epoch.start + 1)
@@ -195,6 +198,7 @@ impl Server {
     /// How many events a cursor covers; `None` where it is no id of this server, past or present.
     pub(crate) fn covered(&self, cursor: &str) -> Option<usize> {
         match self.protocol {
+            Protocol::Ours if self.streams > 1 => self.covered_of_channels(cursor),
             Protocol::Ours => {
                 let position: Position = cursor.parse().ok()?;
                 let epoch = self.epochs.iter().find(|epoch| epoch.name == position.epoch)?;
@@ -208,9 +212,47 @@ impl Server {
         }
     }
 
+    /// Which events a part of a composite cursor covers up to: its channel and its number.
+    fn parts(cursor: &str) -> Option<Vec<(usize, usize)>> {
+        let part = |part: &str| {
+            let (channel, number) = part.strip_prefix('c')?.split_once(":e0-")?;
+            Some((channel.parse().ok()?, number.parse().ok()?))
+        };
+        cursor.split(',').map(part).collect()
+    }
+
+    /// All before the first that a composite cursor does not cover; one part alone is the id of an event.
+    fn covered_of_channels(&self, cursor: &str) -> Option<usize> {
+        match &Self::parts(cursor)?[..] {
+            [(channel, number)] => Some((number.checked_sub(1)?) * self.streams + channel + 1),
+            parts => parts.iter().map(|(channel, number)| number * self.streams + channel).min(),
+        }
+    }
+
+    /// Whether a cursor covers this event.
+    pub(crate) fn covers(&self, cursor: &str, index: usize) -> bool {
+        if self.is_envelopes() || self.streams == 1 {
+            return self.covered(cursor).is_some_and(|covered| index < covered);
+        }
+        let parts = Self::parts(cursor).unwrap_or_default();
+        let number = parts.iter().find(|part| part.0 == self.stream_of(index)).map_or(0, |part| part.1);
+        index / self.streams < number
+    }
+
+    /// The composite cursor that covers all before this event, one channel first.
+    fn composite(&self, end: usize, first: usize) -> String {
+        let channels = (0..self.streams).map(|turn| (first + turn) % self.streams);
+        let parts = channels.map(|c| format!("c{c}:e0-{}", (end + self.streams - 1 - c) / self.streams));
+        parts.collect::<Vec<_>>().join(",")
+    }
+
     pub(crate) fn event(&self, index: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode::event(&mut bytes, Some(Self::name(index)), Some(&self.id(index)), &self.data(index))
+        let id = match self.protocol == Protocol::Ours && self.streams > 1 {
+            true => self.composite(index + 1, self.stream_of(index)),
+            false => self.id(index),
+        };
+        encode::event(&mut bytes, Some(Self::name(index)), Some(&id), &self.data(index))
             .expect("a valid event");
         if index.is_multiple_of(5) {
             bytes = String::from_utf8(bytes).expect("text").replace('\n', "\r\n").into_bytes();
@@ -280,6 +322,11 @@ impl Server {
         if cursor.is_empty() {
             return (self.head(), self.position_before(self.head()), None);
         }
+        if self.streams > 1
+            && let Some(next) = self.covered(cursor)
+        {
+            return (next, cursor.to_owned(), None);
+        }
         let first = self.oldest_there().unwrap_or(self.head());
         let first_position = self.position_before(first);
         let Ok(position) = cursor.parse::<Position>() else {
@@ -317,6 +364,9 @@ impl Server {
 
     /// The id after which the event of this index comes.
     fn position_before(&self, index: usize) -> String {
+        if self.streams > 1 {
+            return self.composite(index, 0);
+        }
         let epoch = match self.epoch_of.get(index) {
             Some(epoch) => &self.epochs[*epoch],
             None => self.epochs.last().expect("an epoch"),

@@ -18,6 +18,11 @@ type Row = (Mutant, Invariant, fn(&mut Plan));
 const TABLE: &[Row] = &[
     (Mutant::DropsAnEvent, Invariant::NothingLost, any),
     (Mutant::CommitsEarly, Invariant::NothingLost, any),
+    (Mutant::MovesAllChannels, Invariant::NothingLost, |plan| {
+        plan.protocol = Protocol::Ours;
+        plan.strips_cursor = false;
+        plan.divide(3);
+    }),
     (Mutant::SwallowsGaps, Invariant::NothingLost, any),
     (Mutant::SwallowsCannotResume, Invariant::NothingLost, any),
     (Mutant::DeliversTwice, Invariant::NothingTwice, any),
@@ -53,13 +58,18 @@ const TABLE: &[Row] = &[
     (Mutant::AsksWhileStopped, Invariant::NoRequest, any),
     (Mutant::AsksWhileHidden, Invariant::NoRequest, any),
     (Mutant::RepeatsRequests, Invariant::NoRequest, any),
+    (Mutant::KeepsItsConnection, Invariant::NoRequest, any),
+    (Mutant::AsksWhileAside, Invariant::NoRequest, any),
+    (Mutant::AsksBeforeRestored, Invariant::Cursor, |plan| plan.store_hangs_pct = 100),
     (Mutant::HoldsTooMuch, Invariant::Memory, any),
     (Mutant::RemembersTooMuch, Invariant::Memory, |plan| {
         plan.protocol = Protocol::Foreign { overlap: 0, looks_like_ours: false, numbered: false };
         plan.config.dedupe = Some(DedupeConfig { size_max: 20, ttl_ms: 0 });
     }),
     (Mutant::ReadsWhileBusy, Invariant::Memory, any),
+    (Mutant::ReadsEndlessEvents, Invariant::Memory, any),
     (Mutant::GivesBackTooLittle, Invariant::Recovers, any),
+    (Mutant::SleepsOn, Invariant::Recovers, any),
     (Mutant::NeverReconnects, Invariant::Recovers, any),
     (Mutant::NeverTimesOut, Invariant::Recovers, |plan| plan.faults = 40),
     (Mutant::IgnoresSilence, Invariant::Recovers, any),

@@ -15,8 +15,6 @@ use super::server::{Fate, Server};
 
 /// How long the result of an asynchronous handler may wait to be stored.
 const COMMIT_MS: u64 = 250 + TIMER_MS;
-/// So few done ids are soon used up.
-const SMALL_WINDOW: usize = 100;
 /// How late a timer of the page may fire.
 const TIMER_MS: u64 = 5;
 
@@ -80,6 +78,8 @@ pub(crate) struct Checker {
     asked: bool,
     /// When the page was hidden, or what else makes it count anew.
     hidden_at: Option<u64>,
+    /// The page was left, and is not back.
+    pub(crate) aside: bool,
     pub(crate) deliveries: u64,
     /// Events on the wire.
     sent: u64,
@@ -94,6 +94,7 @@ pub(crate) struct Checker {
 struct Page {
     restored: StoredRecord,
     started: BTreeSet<usize>,
+    finished: BTreeSet<usize>,
     last_started: BTreeMap<usize, usize>,
     /// Reported missing on this page.
     told: BTreeSet<usize>,
@@ -106,6 +107,8 @@ struct Page {
     overlaps: bool,
     /// Events of several streams alternate, and pass each other's holes.
     is_mixed: bool,
+    /// Events are of several streams or channels.
+    alternates: bool,
     /// The client can fetch what is missing.
     repeats: bool,
     /// No request reaches the server with its cursor.
@@ -118,13 +121,17 @@ struct Page {
     asked_from: String,
     /// The cursor that was stored last.
     stored: String,
-    /// Events were given back, and not all that are finished may be remembered.
-    is_overfull: bool,
+    /// Given back so far behind the cursor that it is not remembered which of these are finished.
+    unremembered: BTreeSet<usize>,
     /// Done ids stored with it that no replay brings any more.
     stale: usize,
+    /// No more done ids can be stored with it.
+    is_full: bool,
     /// The most records that were unfinished at once.
     unfinished_max: usize,
     has_cursor: bool,
+    /// Something longer than the limits came on the wire.
+    overlong: bool,
     /// Events from this one on come as they are published.
     live_from: usize,
     /// The first event begun, in each stream.
@@ -143,7 +150,7 @@ impl Checker {
     pub(crate) fn page_begins(&mut self, plan: &Plan) {
         // On another page they show no more.
         self.forgotten.extend(std::mem::take(&mut self.passed));
-        if plan.streams > 1 {
+        if plan.is_mixed() {
             self.forgotten.extend(&self.page.bent);
         }
         self.page = Page::default();
@@ -151,8 +158,10 @@ impl Checker {
         self.closed = true;
         self.put_off = false;
         self.hidden_at = None;
+        self.aside = false;
         self.page.repeats = plan.may_repeat();
-        self.page.is_mixed = plan.streams > 1;
+        self.page.is_mixed = plan.is_mixed();
+        self.page.alternates = plan.streams > 1;
         // A replay that begins too early cannot be told from new events by a page that has not seen them.
         self.page.stripped = plan.strips_cursor;
         self.page.overlaps = matches!(plan.protocol, Protocol::Foreign { overlap: 1.., .. });
@@ -232,9 +241,8 @@ impl Checker {
         // A server that does not know the epoch begins with its oldest event, which this page may never have seen.
         let in_order = !comes_again && !self.page.overlaps && !self.page.rewound && !is_forgotten;
         // A number before the first that a page saw of a stream, on a later connection, is taken for a new numbering.
-        let is_before_first = server.streams() > 1 && index < self.page.first_started[&stream];
-        let is_pushed_out = self.page.is_overfull && self.done.contains(&index);
-        let is_excused = is_before_first || is_pushed_out || (is_repeat && is_new);
+        let is_before_first = plan.is_mixed() && index < self.page.first_started[&stream];
+        let is_excused = is_before_first || (is_repeat && is_new);
         let in_order = in_order && !is_excused;
         // Where nothing shows what is missing, what comes late may be given to the app late.
         let in_order = in_order && (plan.is_numbered() || !self.page.bent.contains(&index));
@@ -250,13 +258,14 @@ impl Checker {
             );
         }
         let restored = &self.page.restored;
-        // Done ids are of so many events behind the cursor.
-        let covered = server.covered(&restored.cursor);
-        let is_near = covered.is_none_or(|covered| index <= covered + plan.config.done_ids_max);
-        let is_near = is_near && !self.page.is_overfull;
-        let stored = covered.is_some_and(|covered| index < covered)
-            || is_near && id.is_some_and(|id| restored.done.iter().any(|done| done == id));
-        if stored && self.done.contains(&index) && !self.page.rewound && !self.page.overlaps {
+        let stored = server.covered(&restored.cursor).is_some_and(|covered| index < covered)
+            || id.is_some_and(|id| restored.done.iter().any(|done| done == id));
+        if stored
+            && !self.page.unremembered.contains(&index)
+            && self.done.contains(&index)
+            && !self.page.rewound
+            && !self.page.overlaps
+        {
             self.fail(
                 Invariant::NothingTwice,
                 format!("event {index} came again, though it is stored as processed"),
@@ -279,12 +288,9 @@ impl Checker {
         self.sent += 1;
     }
 
-    /// The very first events were given back, and a server that is not ours did not say what they came after. One of ours
-    /// did, but where that stands behind what the app had in hand when it forgot the cursor.
+    /// The very first events were given back, and a server that is not ours did not say what they came after.
     pub(crate) fn begins_without_place(&mut self, is_ours: bool) {
-        if !is_ours || self.page.forgot {
-            self.page.has_cursor = false;
-        }
+        self.page.has_cursor &= is_ours;
     }
 
     pub(crate) fn cursor_forgotten(

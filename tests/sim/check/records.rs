@@ -2,8 +2,8 @@
 
 use holdfast_sse::client::StoredRecord;
 
-use super::{COMMIT_MS, Checker, Invariant, SMALL_WINDOW};
-use crate::plan::Plan;
+use super::{COMMIT_MS, Checker, Invariant};
+use crate::plan::{Plan, Protocol};
 use crate::server::{Fate, Server};
 
 impl Checker {
@@ -26,17 +26,19 @@ impl Checker {
             });
             return;
         }
-        self.not_stored(record, server);
+        self.not_stored(record, plan, server);
         let Some(covered) = covered else { return };
         self.page.has_cursor |= !self.page.forgot;
         self.settle(covered, server, Invariant::NothingLost, "the stored cursor passed");
     }
 
     /// A record is not written again because its write failed: what it tells of waits for the next one.
-    pub(crate) fn not_stored(&mut self, record: &StoredRecord, server: &Server) {
+    pub(crate) fn not_stored(&mut self, record: &StoredRecord, plan: &Plan, server: &Server) {
         record.cursor.clone_into(&mut self.page.stored);
         let covered = server.covered(&record.cursor);
         self.page.stale = 0;
+        // Mixed streams pass each other's holes: ids are stored as they come, while there is room.
+        self.page.is_full = self.page.is_mixed && record.done.len() >= plan.config.done_ids_max;
         for id in &record.done {
             let done = server.covered(id);
             self.page.stale += usize::from(done.is_none() || done <= covered);
@@ -44,16 +46,14 @@ impl Checker {
                 self.page.unsaved.remove(&(done - 1));
             });
         }
-        if let Some(covered) = covered {
-            self.page.unsaved = self.page.unsaved.split_off(&covered);
-        }
+        self.page.unsaved.retain(|index, _| !server.covers(&record.cursor, *index));
     }
 
     pub(super) fn settle(&mut self, end: usize, server: &Server, invariant: Invariant, what: &str) {
         for index in self.settled..end.min(server.head()) {
             let excused =
                 index < self.baseline || server.fates[index] == Fate::Lost || self.forgotten.contains(&index);
-            let shows_later = server.streams() > 1
+            let shows_later = self.page.is_mixed
                 && (self.page.bent.contains(&index) || server.fates[index] != Fate::Stored);
             if !excused && !self.done.contains(&index) && !self.told.contains(&index) && shows_later {
                 self.passed.insert(index);
@@ -75,13 +75,13 @@ impl Checker {
         let first = self.page.first_started.values().min().copied().unwrap_or(0);
         let covered = server.covered(&self.page.stored).unwrap_or(first);
         let places = plan.config.done_ids_max.saturating_sub(self.page.stale);
-        server.fates[index] != Fate::Lost && index < covered + places
+        server.fates[index] != Fate::Lost && index < covered + places && !self.page.is_full
     }
 
     /// Whether the cursor may be taken back: by a replay that begins too early, or a late event that was passed by others
     /// before it showed that it was missing.
     pub(super) fn may_go_back(&self, plan: &Plan) -> bool {
-        let shows_at_once = plan.is_numbered() && plan.streams == 1;
+        let shows_at_once = plan.is_numbered() && !plan.is_mixed();
         self.page.overlaps || !shows_at_once && !self.page.bent.is_empty()
     }
 
@@ -150,6 +150,7 @@ impl Checker {
     /// The handler of an event is through.
     pub(crate) fn finished(&mut self, now: u64, index: usize) {
         self.done.insert(index);
+        self.page.finished.insert(index);
         if !self.forgotten.contains(&index) {
             self.page.unsaved.entry(index).or_insert(now);
         }
@@ -159,19 +160,23 @@ impl Checker {
     pub(crate) fn given_back(&mut self, indices: impl Iterator<Item = usize>) {
         let indices: Vec<_> = indices.collect();
         let Some(first) = indices.iter().min() else { return };
-        let first = if self.page.is_mixed { &0 } else { first };
+        // Streams that alternate come in another order than they were published in.
+        let first = if self.page.alternates { &0 } else { first };
         let told = self.page.told.split_off(first);
         self.page.given_back.extend(told.into_iter().chain(indices));
     }
 
-    /// Events are given back. Of those that were finished among them only so many are remembered, and in a small window ids
-    /// that no replay brings any more may take the places.
+    /// Events are given back. Of those that were finished among them only so many behind the cursor are remembered.
     pub(crate) fn gives_up_beyond(&mut self, cursor: &str, plan: &Plan, server: &Server) {
         let first = self.page.first_started.values().min().copied().unwrap_or(0);
-        let places = plan.config.done_ids_max;
-        let remembered =
-            server.covered(cursor).unwrap_or(first) + if places < SMALL_WINDOW { 0 } else { places };
-        self.page.is_overfull |= places < SMALL_WINDOW;
+        // A replay that begins too early takes the cursor back, and what is remembered is further off.
+        let overlap = match plan.protocol {
+            Protocol::Foreign { overlap, .. } => overlap as usize,
+            Protocol::Ours => 0,
+        };
+        let places = plan.config.done_ids_max.saturating_sub(overlap);
+        let remembered = server.covered(cursor).unwrap_or(first) + places;
+        self.page.unremembered.extend(self.page.started.range(remembered..));
         self.page.given_back.extend(self.page.started.range(remembered..));
         self.page.unsaved.split_off(&remembered);
     }

@@ -23,6 +23,23 @@ impl Checker {
         self.hidden_at = None;
     }
 
+    /// The page is left, and what it had under way can be made good.
+    pub(crate) fn left(&mut self, is_connected: bool) {
+        self.aside = true;
+        if is_connected {
+            self.fail(Invariant::NoRequest, "a page that is left keeps its connection".to_owned());
+        }
+    }
+
+    pub(crate) fn asks_before_restored(&mut self) {
+        self.fail(Invariant::Cursor, "a request before the store answered".to_owned());
+    }
+
+    /// The page woke up, and did not replace its connection.
+    pub(crate) fn stays_dead(&mut self) {
+        self.fail(Invariant::Recovers, "a page that slept goes on with its dead connection".to_owned());
+    }
+
     /// How long the page has been hidden counts anew: its timers did not run, or began again.
     pub(crate) fn thawed(&mut self, now: u64) {
         self.hidden_at = self.hidden_at.map(|_| now);
@@ -60,6 +77,9 @@ impl Checker {
         }
         if self.closed {
             self.fail(Invariant::NoRequest, "a request of a stream that is closed".to_owned());
+        }
+        if self.aside {
+            self.fail(Invariant::NoRequest, "a request of a page that was left".to_owned());
         }
         let asked = std::mem::take(&mut self.asked);
         if asked {
@@ -99,11 +119,13 @@ impl Checker {
     pub(crate) fn memory(&mut self, now: Usage, before: Usage, chunk_bytes: usize, plan: &Plan) {
         let config = &plan.config;
         let limits = config.limits.line_bytes_max + config.limits.event_bytes_max;
+        // Of each channel, on a stream of several.
+        let channels = if plan.is_ours() { plan.streams } else { 1 };
         let batch_bytes_max = 2 * (chunk_bytes + before.parser_bytes + before.held_bytes) + 1_000;
         self.page.unfinished_max = self.page.unfinished_max.max(now.unfinished);
         for (what, held, max) in [
-            ("early events", now.held_events, config.ordering.held_events_max),
-            ("bytes of early events", now.held_bytes, config.ordering.held_bytes_max),
+            ("early events", now.held_events, channels * config.ordering.held_events_max),
+            ("bytes of early events", now.held_bytes, channels * config.ordering.held_bytes_max),
             ("streams in order", now.scopes, config.ordering.scopes_max),
             ("dedupe entries", now.dedupe_entries, config.dedupe.map_or(0, |dedupe| dedupe.size_max)),
             ("done ids", now.done_ids, 2 * config.done_ids_max),

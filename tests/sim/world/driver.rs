@@ -21,6 +21,7 @@ impl World {
         match input {
             Input::Connect | Input::Reconnect { .. } => self.check.app_connects(self.now),
             Input::Stop { .. } => self.check.closed = true,
+            Input::Online | Input::Awake => self.check.aside = false,
             _ => {}
         }
         let chunk_bytes = if let Input::Bytes(_, bytes) = &input { bytes.len() } else { 0 };
@@ -104,10 +105,14 @@ impl World {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Restore => {
-                if self.plan.store_ms == 0 {
-                    self.restored();
+                let page = self.page.number;
+                if !self.calm && self.rng.chance(self.plan.store_hangs_pct) {
+                    let wait = self.rng.between(1_000, 15_000);
+                    let at = (self.now + wait).min(self.plan.fault_ms.max(self.now));
+                    self.at(at, Happening::Restored { page });
+                } else if self.plan.store_ms == 0 {
+                    self.restored(false);
                 } else {
-                    let page = self.page.number;
                     self.after(self.plan.store_ms, Happening::Restored { page });
                 }
             }
@@ -152,7 +157,8 @@ impl World {
         }
     }
 
-    pub(super) fn restored(&mut self) {
+    /// The store answers; in a task of its own, where it `is_late`.
+    pub(super) fn restored(&mut self, is_late: bool) {
         let record = self.read_store();
         trace!(self, "restored: {record:?}");
         if !self.page.forgot_before_restore && !self.page.is_restored {
@@ -164,7 +170,7 @@ impl World {
         self.check.prompt(self.page.clock_max(self.now), true, false);
         let clock = self.page.clock(self.now);
         self.page.client.handle_input(clock, Input::Restored(record));
-        if self.plan.store_ms > 0 {
+        if is_late {
             self.drain();
         }
     }
@@ -189,7 +195,7 @@ impl World {
         }
         if self.rng.chance(self.plan.store_fails_pct) {
             trace!(self, "storing fails: {record:?}");
-            self.check.not_stored(&record, &self.server);
+            self.check.not_stored(&record, &self.plan, &self.server);
             return;
         }
         trace!(

@@ -1,6 +1,6 @@
 //! What goes wrong, until it is calm.
 
-use holdfast_sse::client::Input;
+use holdfast_sse::client::{Input, State};
 
 use super::app::Command;
 use super::schedule::Happening;
@@ -9,7 +9,7 @@ use super::{World, trace};
 
 impl World {
     pub(super) fn fault(&mut self) {
-        match self.rng.below(18) {
+        match self.rng.below(22) {
             0 | 1 => {
                 trace!(self, "FAULT: all connections are cut");
                 self.cut_all();
@@ -101,12 +101,104 @@ impl World {
                     self.after(wait, Happening::Seen { page });
                 }
             }
-            _ => {
+            17 => {
                 if !self.page.frozen && self.rng.chance(30) {
                     self.forget();
                     self.drain();
                 }
             }
+            18 | 19 => {
+                if !self.page.frozen {
+                    self.leave_page();
+                }
+            }
+            20 => {
+                if !self.page.frozen {
+                    self.fall_asleep();
+                }
+            }
+            _ => {
+                if let Some(current) = self.current().filter(|at| self.connections[*at].next.is_some()) {
+                    trace!(self, "FAULT: something without an end on the wire");
+                    let limits = self.plan.config.limits;
+                    let bytes = 3 * (limits.line_bytes_max + limits.event_bytes_max);
+                    let line = self.rng.pick(&["x", "x\ndata:"]);
+                    let text = format!("data: {}", line.repeat(bytes / line.len()));
+                    self.check.overlong();
+                    self.send(current, text.into_bytes());
+                }
+            }
+        }
+    }
+
+    /// The page is left, and may come back out of the browser's cache.
+    fn leave_page(&mut self) {
+        trace!(self, "FAULT: the page is left");
+        let client = &self.page.client;
+        let lets_go = self.plan.may_repeat()
+            && match client.state() {
+                State::Open => !client.last_event_id().is_empty(),
+                State::Connecting | State::Retrying => true,
+                State::Idle | State::Closed => false,
+            };
+        self.input(Input::PutAside);
+        if self.dead {
+            return;
+        }
+        if lets_go {
+            self.check.left(self.current().is_some());
+        }
+        self.page.aside = true;
+        let (wait, page) = (self.rng.between(10, 10_000), self.page.number);
+        self.after(wait, Happening::Returns { page });
+    }
+
+    pub(super) fn page_returns(&mut self) {
+        trace!(self, "the page comes back");
+        self.page.aside = false;
+        self.input(Input::Awake);
+    }
+
+    /// For so long that sockets die of it.
+    fn fall_asleep(&mut self) {
+        trace!(self, "FAULT: the computer sleeps");
+        self.input(Input::Flush);
+        self.page.frozen = true;
+        for connection in &mut self.connections {
+            connection.broken = true;
+            connection.next = None;
+        }
+        self.check.line_is_dead = true;
+        let (wait, page) = (self.rng.between(100, 5_000), self.page.number);
+        self.after(wait, Happening::WakesUp { page });
+    }
+
+    pub(super) fn wake_up(&mut self) {
+        // Clocks stand still in a sleep on some systems, and go on in others.
+        let ms = self.rng.pick(&[0, 95_000, 3_600_000]);
+        trace!(self, "the computer wakes up, by the page's clock {ms} ms later");
+        self.page.frozen = false;
+        self.page.jump(ms);
+        self.check.clock_jumped(self.now);
+        let client = &self.page.client;
+        let asks = client.state() == State::Open
+            && client.is_drained()
+            && !client.last_event_id().is_empty()
+            && self.plan.may_repeat()
+            && self.online;
+        let dead = self.current();
+        if self.page.heard_online != self.online {
+            self.hear_of_network();
+        }
+        self.input(Input::Awake);
+        if asks && !self.dead && self.current() == dead && self.page.client.state() == State::Open {
+            self.check.stays_dead();
+        }
+        if std::mem::take(&mut self.page.missed_wake) {
+            self.input(Input::Timer);
+        }
+        if let Some(current) = self.current() {
+            self.read(current);
         }
     }
 
@@ -116,7 +208,7 @@ impl World {
         }
         self.server.up = false;
         // What a log loses shows by the cursor alone.
-        let loses = self.plan.is_ours() && !self.plan.strips_cursor;
+        let loses = self.plan.is_ours() && !self.plan.strips_cursor && self.plan.streams == 1;
         match self.rng.below(if loses { 6 } else { 1 }) {
             0..=2 => trace!(self, "FAULT: the server crashes, its log stays"),
             3 | 4 => {
@@ -146,6 +238,9 @@ impl World {
         }
         if self.page.hidden {
             self.page_is_seen();
+        }
+        if self.page.aside {
+            self.page_returns();
         }
         for connection in &mut self.connections {
             connection.breaks_after = None;

@@ -7,6 +7,7 @@ use holdfast_sse::client::{Code, Head, Input, Request, RequestId, TransportError
 use super::schedule::Happening;
 use super::{World, trace};
 use crate::pace::End;
+use crate::plan::Protocol;
 
 /// What comes out of the network at a client's end.
 #[derive(Debug, Clone)]
@@ -47,6 +48,9 @@ impl World {
     pub(super) fn request(&mut self, request: Request) {
         trace!(self, "client: request {} from {:?}", request.id.0, request.last_event_id);
         self.check.line_is_dead = false;
+        if !self.page.is_restored && !self.page.forgot_before_restore {
+            self.check.asks_before_restored();
+        }
         let clock = self.page.clock_max(self.now);
         self.check.request(self.now, clock, &request.last_event_id, self.online, &self.plan);
         let breaks = !self.calm && self.rng.chance(self.plan.cut_pct);
@@ -54,6 +58,9 @@ impl World {
             let bytes_max = self.rng.pick(&[400, 6_000]);
             self.rng.below(bytes_max) as usize
         });
+        if matches!(self.plan.protocol, Protocol::Foreign { overlap: 1.., .. }) {
+            self.check.gives_up_beyond(&request.last_event_id, &self.plan, &self.server);
+        }
         self.connections.push(Connection {
             page: self.page.number,
             request: request.id,

@@ -26,6 +26,8 @@ pub(super) enum Happening {
     Online,
     Thaw { page: u64, tells: bool },
     Seen { page: u64 },
+    Returns { page: u64 },
+    WakesUp { page: u64 },
     Calm,
 }
 
@@ -88,6 +90,7 @@ impl World {
             | Happening::Acks { page, .. }
             | Happening::Restored { page }
             | Happening::AppConnects { page }
+            | Happening::Returns { page }
             | Happening::Seen { page })
                 if page == self.page.number && self.page.frozen =>
             {
@@ -96,7 +99,7 @@ impl World {
             Happening::HandlerEnds { page, flight } if page == self.page.number => self.handler_ends(flight),
             Happening::TryAgain { page, flight } if page == self.page.number => self.try_again(flight),
             Happening::Acks { page, flight } if page == self.page.number => self.acks(flight),
-            Happening::Restored { page } if page == self.page.number => self.restored(),
+            Happening::Restored { page } if page == self.page.number => self.restored(true),
             // Also of a page that is gone: the write was begun.
             Happening::Stored { page, record } => self.write(page, record),
             Happening::AppConnects { page } if page == self.page.number => {
@@ -109,6 +112,8 @@ impl World {
                 trace!(self, "the page is seen");
                 self.page_is_seen();
             }
+            Happening::Returns { page } if page == self.page.number => self.page_returns(),
+            Happening::WakesUp { page } if page == self.page.number && self.page.frozen => self.wake_up(),
             // Of an earlier page, or an earlier timer.
             Happening::Wake { .. }
             | Happening::HandlerEnds { .. }
@@ -116,7 +121,9 @@ impl World {
             | Happening::Acks { .. }
             | Happening::Restored { .. }
             | Happening::AppConnects { .. }
-            | Happening::Seen { .. } => {}
+            | Happening::Seen { .. }
+            | Happening::Returns { .. }
+            | Happening::WakesUp { .. } => {}
             Happening::Publish => self.publish(),
             Happening::Beat => {
                 for connection in 0..self.connections.len() {

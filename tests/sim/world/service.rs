@@ -52,6 +52,7 @@ impl World {
                 if let (false, Some(covered)) = (self.plan.is_ours(), self.server.covered(&cursor)) {
                     self.check.passed_over(covered..self.server.oldest(), &self.plan, &self.server);
                 }
+                // Where the cursor is no prefix of the log, it says which events of it are had.
                 let seen = if self.plan.strips_cursor { "" } else { cursor.as_str() };
                 let greeting = self.server.greet(seen);
                 self.send(connection, greeting.bytes);
@@ -62,7 +63,7 @@ impl World {
                 self.check.greeted(&self.server);
                 let mut replay = Vec::new();
                 for index in greeting.next..self.server.head() {
-                    if self.server.fates[index] == Fate::Stored {
+                    if self.server.fates[index] == Fate::Stored && !self.server.covers(seen, index) {
                         replay.extend(self.server.event(index));
                         self.check.sent(self.page.clock_max(self.now), index);
                     }
