@@ -25,6 +25,9 @@ export async function loadCore(): Promise<CoreExports> {
 
 /** Hears of a failure that lost the instance, after it has been replaced. */
 export interface TrapListener {
+  /** Lets go of all that is of the lost instance. No app code may run: other streams still hold theirs. */
+  lost(): void;
+  /** Tells the app, and goes on. */
   trapped(message: string): void;
 }
 
@@ -88,12 +91,11 @@ function trapped(message: string): void {
     resetWasm();
     instances += 1;
     setTrapHook(trapped);
-    for (const weak of [...listeners]) {
-      const listener = weak.deref();
-      if (listener === undefined) continue;
-      // The lost instance reads it no more, and would hold one of the few that a browser has for each host.
-      connections.get(listener)?.();
-      listener.trapped(message);
-    }
+    const lost = [...listeners].flatMap((weak) => weak.deref() ?? []);
+    // Whatever the app is told by one of them, it may ask of any other.
+    for (const listener of lost) listener.lost();
+    // The lost instance reads it no more, and would hold one of the few that a browser has for each host.
+    for (const listener of lost) connections.get(listener)?.();
+    for (const listener of lost) listener.trapped(message);
   }, 0);
 }

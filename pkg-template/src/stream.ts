@@ -59,6 +59,8 @@ export class Stream<Map extends object> {
   #stopReason: string | undefined;
   /** Releases the lock that the core holds on the stored cursor, for when it cannot. */
   #releaseLock: (() => void) | undefined;
+  /** The core failed, and the app has not heard of it yet: other streams are told first. */
+  #isLost = false;
   readonly #traps = new Traps();
   readonly #requests: Requests;
   /** Listeners, loops, schemas and acks; undefined where onEvent is all there is. */
@@ -175,7 +177,7 @@ export class Stream<Map extends object> {
 
   /** Whether there is a core, or will be. */
   get #hasBegun(): boolean {
-    return this.#core !== undefined || this.#loading || this.#commands.length > 0;
+    return this.#core !== undefined || this.#isLost || this.#loading || this.#commands.length > 0;
   }
 
   /** No core is loaded just to hear that there is nothing to stop. */
@@ -226,7 +228,8 @@ export class Stream<Map extends object> {
     this.#loading = false;
     // A logout may come before the core does.
     if (this.#disposed && !this.#commands.includes('clearCursor')) return;
-    this.#create();
+    // A failure of the core may have come in between, and a new one with it; or a stop that it made good.
+    if (this.#core === undefined && this.#commands.length > 0) this.#create();
     if (this.#core !== undefined) this.#flush();
   }
 
@@ -266,14 +269,28 @@ export class Stream<Map extends object> {
       } else {
         this.#pump.close();
         const { started } = this.#pump;
-        const reason = this.#stopReason;
-        this.#stopReason = undefined;
-        if (command === 'reconnect') this.#pump.open();
-        if (command === 'stop') this.#core.stop(started, reason);
-        else this.#core.reconnect(started);
+        if (command === 'stop') {
+          this.#stopCore(this.#core, started);
+        } else {
+          this.#stopReason = undefined;
+          this.#pump.open();
+          this.#core.reconnect(started);
+        }
       }
     }
     if (this.#disposed) this.#release();
+  }
+
+  #stopCore(core: Core, started: number): void {
+    const reason = this.#stopReason;
+    this.#stopReason = undefined;
+    try {
+      core.stop(started, reason);
+    } catch (error) {
+      // The stop is told once the core is replaced.
+      this.#stopReason = reason;
+      throw error;
+    }
   }
 
   /** Frees the core, once the app's handlers have ended and their account is stored. */
@@ -347,40 +364,61 @@ export class Stream<Map extends object> {
     this.#endLoops();
   }
 
-  /** The instance is lost; this stream goes on in a new one, from its cursor, unless that keeps happening. */
-  #trapped(message: string): void {
-    const from = this.state;
-    const wanted = this.#wanted;
-    const delayMs = isRepeatable(this.#options as GivenOptions) ? this.#traps.next() : undefined;
-    const willRetry = wanted && delayMs !== undefined;
+  /** The instance is lost, and nothing of it may be touched any more. */
+  #lose(): void {
+    this.#isLost = true;
+    this.#core = undefined;
+    this.#names.length = 0;
     this.#pump.forget();
     this.consumers?.forget();
     this.#forgetTrap?.();
+    this.#forgetTrap = undefined;
     this.#releaseLock?.();
     this.#releaseLock = undefined;
-    this.#core = undefined;
-    this.#names.length = 0;
+  }
+
+  /** This stream goes on in a new instance, from its cursor, unless that keeps happening. */
+  #trapped(message: string): void {
+    this.#isLost = false;
+    const from = this.#state;
+    const wasWanted = this.#wanted;
+    const delayMs = isRepeatable(this.#options as GivenOptions) ? this.#traps.next() : undefined;
+    const willRetry = wasWanted && delayMs !== undefined;
     const told = new SSEError('wasm_trap', `the core failed and was started anew: ${message}`, { willRetry });
     this.#reporter.error(told);
-    if (this.#disposed) return;
-    this.#create();
-    if (willRetry) {
+    if (!wasWanted || !this.#wanted) {
+      this.#restAfterTrap(from);
+    } else if (willRetry) {
+      this.#create();
       this.#notice({ kind: 'stateChange', from, to: 'retrying', reason: 'lost' });
       if (from === 'open') this.#notice({ kind: 'close', reason: told.code, willReconnect: true, retryIn: delayMs });
       setTimeout(() => {
         if (this.#wanted) this.#do('connect');
       }, delayMs);
-    } else if (wanted) {
+    } else {
       this.#fatal = told;
       this.#notice({ kind: 'stateChange', from, to: 'closed', reason: 'refused' });
       this.#notice({ kind: 'close', reason: told.code, willReconnect: false });
     }
   }
 
+  /** One that is to be closed needs no core; but what the lost one did not live to tell is told. */
+  #restAfterTrap(from: ConnectionState): void {
+    const reason = this.#stopReason ?? DisconnectReason.CLIENT_CLOSE;
+    this.#stopReason = undefined;
+    const lastStop = this.#commands.lastIndexOf('stop');
+    const left = this.#commands.filter((command, index) => index > lastStop || command === 'clearCursor');
+    this.#commands.splice(0, Infinity, ...left);
+    if (from === 'idle' || from === 'closed') return;
+    this.#notice({ kind: 'stateChange', from, to: 'closed', reason: 'stop' });
+    this.#notice({ kind: 'close', reason, willReconnect: false });
+  }
+
   /** What the core calls, by way of a host that holds it weakly. */
   readonly #target: HostTarget = {
     deliver: (...batch) => this.#deliver(...batch),
     notify: (notice) => this.#notice(notice),
+    lost: () => this.#lose(),
     trapped: (message) => this.#trapped(message),
     ask: (option) => this.#requests.ask(option),
     request: (url, init, cursor) => this.#requests.send(url, init, cursor),

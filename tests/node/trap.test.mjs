@@ -4,24 +4,14 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
-import { pathToFileURL } from 'node:url';
-import { build } from 'esbuild';
-import { inRepository } from '../support/paths.mjs';
+import { bundleCore } from '../support/core-bundle.mjs';
 
-/** Runs in a process of its own: what the old instance has under way ends there in errors that are nobody's. */
+/** Runs in a process of its own, which an error that nobody handles would end: a failure that is made good leaves none. */
 const scenario = (bundle, failure) => `
   import { createServer } from 'node:http';
   import { connectSSE, createSSEParser, DedupeCache, enterCore, guarded, leaveCore, memory } from ${JSON.stringify(bundle)};
 
-  for (const name of ['unhandledRejection', 'uncaughtException']) {
-    process.on(name, (error) => {
-      if (!/previous WASM instance|RuntimeError/i.test(String(error))) throw error;
-    });
-  }
   // Each connection brings the next three events, and stays open.
   const asked = [];
   const server = createServer((request, response) => {
@@ -90,20 +80,9 @@ const failures = {
 };
 
 for (const [name, failure] of Object.entries(failures)) test(`after ${name} every connector goes on from its cursor, and after the next failure`, async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'holdfast-trap-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const outfile = join(folder, 'bundle.mjs');
-  await build({
-    stdin: {
-      contents: "export * from './index.js'; export { memory } from './loader.js'; export { enterCore, guarded, leaveCore } from './core.js'",
-      resolveDir: inRepository('pkg-template/src'),
-    },
-    bundle: true,
-    format: 'esm',
-    loader: { '.wasm': 'base64' },
-    outfile,
-  });
-  const args = ['--input-type=module', '--eval', scenario(String(pathToFileURL(outfile)), failure)];
+  const bundle = await bundleCore();
+  t.after(bundle.remove);
+  const args = ['--input-type=module', '--eval', scenario(bundle.url, failure)];
   const { told, idle, asked } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', timeout: 30_000 }));
   const expected = { got: ['1', '2', '3', '4', '5', '6'], errors: ['wasm_trap'], state: 'open' };
   const once = { got: ['1', '2', '3'], errors: ['wasm_trap'], state: 'closed' };
