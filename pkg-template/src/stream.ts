@@ -1,5 +1,6 @@
 // One stream: what its core, its pump and its app say to each other. What each call means is in `connector.ts`.
 
+import { ack } from './ack.js';
 import { Batch, Kind } from './batch.js';
 import { DisconnectReason } from './constants.js';
 import { Consumers } from './consumers.js';
@@ -272,12 +273,15 @@ export class Stream<Map extends object> {
         if (command === 'stop') {
           this.#stopCore(this.#core, started);
         } else {
-          this.#stopReason = undefined;
+          // Of a stop that was never asked for.
+          if (!this.#commands.includes('stop')) this.#stopReason = undefined;
           this.#pump.open();
           this.#core.reconnect(started);
         }
       }
     }
+    // What the pump gave back was the last of a stream that had closed by itself.
+    this.#endLoops();
     if (this.#disposed) this.#release();
   }
 
@@ -483,7 +487,7 @@ export class Stream<Map extends object> {
     onEvent: (event) => {
       if (this.#observer?.tracksLag === true) this.#observer.event(event);
       // One that nobody is given needs no ack, either.
-      if (this.#options.shouldProcess?.(event as StreamEventOf<Map>) === false) return undefined;
+      if (this.#options.shouldProcess?.(event as StreamEventOf<Map>) === false) return ack(event);
       if (this.consumers !== undefined) return this.consumers.dispatch(event);
       return this.#options.onEvent?.(event as StreamEventOf<Map>);
     },

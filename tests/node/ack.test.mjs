@@ -194,3 +194,18 @@ test('maxUnacked without manual acks is an error', async (t) => {
   assert.deepEqual([error.code, error.option], ['invalid_option', 'maxUnacked']);
   assert.match(error.message, /ack: 'manual'/);
 });
+
+test('an event that is no longer to be processed when its handler is called again needs no ack', async (t) => { // K6
+  const { url } = await serve(t, 2);
+  let failed = false;
+  const { connector, ids } = connect(t, url, {
+    onHandlerError: 'retry',
+    shouldProcess: () => !failed,
+    onEvent: () => {
+      failed = true;
+      throw new Error('not yet');
+    },
+  });
+  await until(() => connector.lastEventId === '2');
+  assert.deepEqual(ids(), ['1']);
+});

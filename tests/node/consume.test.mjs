@@ -256,3 +256,27 @@ test('one handler that takes long does not hold up the reading for others', asyn
   await until(() => got.length === 3);
   assert.equal(connector.lastEventId, '');
 });
+
+const held = {
+  'an answer of onCannotResume': {
+    body: 'event: control.cannot_resume\ndata: {"payload":{"code":"event_not_found"}}\n\n',
+    options: { cannotResumeFallback: 'callback', onCannotResume: () => new Promise(() => {}) },
+  },
+  'a handler that is to be called again': {
+    body: event(1),
+    options: { handlerConcurrency: 2, onHandlerError: 'retry', onEvent: () => { throw new Error('not yet'); } },
+  },
+};
+
+for (const [what, { body, options }] of Object.entries(held)) {
+  test(`a loop over a stream that ended and waits for ${what} is ended by stop()`, async (t) => {
+    const { url } = await serve(t, (_, response) => response.writeHead(200, headers).end(body));
+    const connector = connect(t, url, { ...options, autoReconnect: false });
+    const got = [];
+    const loop = (async () => { for await (const { id } of connector) got.push(id); })();
+    await until(() => connector.state === 'closed');
+    connector.stop();
+    await loop.catch(() => {});
+    assert.ok(got.length <= 1);
+  });
+}
