@@ -22,6 +22,8 @@ const CAUSES = {
   server_shutdown: 'Server said goodbye',
   stream_ended: 'Stream ended',
   reconnect: 'Connection made anew',
+  hidden: 'Connection closed while the page was hidden',
+  page_left: 'Connection closed while the page was left',
   client_close: 'Stopped by you',
 };
 

@@ -77,6 +77,8 @@ export const DisconnectReason = {
   GAP: 'gap',
   /** Ours: the page was hidden, and `whenHidden` is `close`. */
   HIDDEN: 'hidden',
+  /** Ours: the page was left, and may come back out of the browser's cache. */
+  PAGE_LEFT: 'page_left',
   /** Ours: the server cannot replay, and `cannotResumeFallback` or `onCannotResume` says `close`. */
   CANNOT_RESUME: 'cannot_resume',
   /** Ours: any other status that is no stream, or `onResponse` said so. */

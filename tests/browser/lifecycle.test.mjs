@@ -38,13 +38,14 @@ async function connected(t) {
   const page = await context.newPage();
   await page.goto(site.address);
   await page.evaluate(async () => {
-    const { connectSSE } = await import('/holdfast-sse/index.js');
-    window.told = { events: [], states: [] };
+    const { connectSSE, DisconnectReason } = await import('/holdfast-sse/index.js');
+    window.told = { events: [], states: [], closes: [] };
     window.connector = connectSSE('/stream', {
       persistLastEventId: true,
       retryPolicy: { baseDelayMs: 10 },
       onEvent: (event) => told.events.push(event.id),
       onStateChange: ({ to }) => told.states.push(to),
+      onClose: ({ reason }) => told.closes.push(Object.keys(DisconnectReason).find((name) => DisconnectReason[name] === reason)),
     });
   });
   const events = (count) => page.waitForFunction((wanted) => told.events.length >= wanted, count);
@@ -62,7 +63,7 @@ test('a page that comes back from the cache does not trust its socket', async (t
   const { page, events } = await connected(t);
   await comeBack(page);
   await events(2);
-  assert.deepEqual(await page.evaluate(() => told.events), ['1', '2']);
+  assert.deepEqual(await page.evaluate(() => [told.events, told.closes]), [['1', '2'], ['PAGE_LEFT']]); // K22
   assert.deepEqual(requests, [0, 1]);
 });
 

@@ -1,6 +1,7 @@
 // Why a stream ended: each way to end one, through the real core, and the name that onClose and onRetry tell.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { inRepository } from '../support/paths.mjs';
 import { startServer } from '../support/server.mjs';
@@ -83,13 +84,54 @@ test('CLIENT_ABORT', async (t) => { // K22
   assert.equal(await promise, DisconnectReason.CLIENT_ABORT);
 });
 
+/** What one handler asks for, with `onHandlerError: 'stop'`, and what is told of it and of a stop() behind it. */
+const mixed = {
+  'reconnect() and an abort': [(connector, controller) => { connector.reconnect(); controller.abort(); }, ['reconnect', 'client_abort']],
+  'reconnect() and a failure': [(connector) => { connector.reconnect(); throw new Error('cannot'); }, ['reconnect', 'client_close']],
+};
+
+for (const [name, [ask, reasons]] of Object.entries(mixed)) {
+  test(`${name} in one handler: each end has its own reason`, async (t) => { // K22
+    const { url } = await serve(t, (_, response, n) => writes(event(n))(_, response));
+    const controller = new AbortController();
+    const told = [];
+    const { promise, resolve } = deferred();
+    let asked = false;
+    const connector = connectSSE(url, {
+      ...quick,
+      signal: controller.signal,
+      onHandlerError: 'stop',
+      onError: () => {},
+      onEvent: () => {
+        if (asked) return connector.stop();
+        asked = true;
+        return ask(connector, controller);
+      },
+      onClose: ({ reason, willReconnect }) => {
+        told.push(reason);
+        if (!willReconnect) resolve();
+      },
+    });
+    t.after(() => connector.dispose());
+    await promise;
+    assert.deepEqual(told, reasons);
+  });
+}
+
 test('each reason is provoked here, or in a test that is named', () => { // K22
   const elsewhere = {
-    CLIENT_ABORT: 'above', HIDDEN: 'browser/visibility', WASM_BLOCKED: 'node/loader', WASM_TRAP: 'node/trap',
+    CLIENT_ABORT: 'above', HIDDEN: 'browser/visibility', PAGE_LEFT: 'browser/lifecycle', WASM_BLOCKED: 'node/loader', WASM_TRAP: 'node/trap',
   };
   const provoked = new Set([...ways.map(([name]) => name), ...Object.keys(elsewhere)]);
   assert.deepEqual(Object.keys(DisconnectReason).filter((name) => !provoked.has(name)), []);
   for (const [name, value] of Object.entries(DisconnectReason)) assert.equal(name, value.toUpperCase());
+});
+
+test('each reason that the core tells is a constant', () => { // K22
+  const sources = ['connection', 'machine', 'visibility', 'watch'].map((name) => readFileSync(inRepository(`src/client/${name}.rs`), 'utf8'));
+  const told = [...sources.join('').matchAll(/(?:\.(?:close|close_for_now|lost|retry_in|stop)\([^";]*|reason: )"([a-z_]+)"/g)].map(([, reason]) => reason);
+  for (const reason of ['stream_ended', 'reconnect', 'hidden', 'gap', 'client_close']) assert.ok(told.includes(reason), `${reason} is not found`);
+  assert.deepEqual(told.filter((reason) => !Object.values(DisconnectReason).includes(reason)), []);
 });
 
 test('our own server says why it goes', async (t) => { // K22
