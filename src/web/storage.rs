@@ -83,12 +83,7 @@ impl CursorStore {
 
     /// The stream has ended: another tab may write, once what waits for the lock is written.
     pub(crate) fn let_go(&mut self) {
-        if let Some(key) = &self.key
-            && self.shared.left.borrow().is_none()
-            && is_available()
-        {
-            self.shared.left.replace(Some(present(key)));
-        }
+        self.note_left();
         match &self.lock {
             Some(lock) if !self.shared.is_writer.get() && self.shared.latest.borrow().is_some() => {
                 lock.ends_at_once.set(true);
@@ -99,7 +94,17 @@ impl CursorStore {
 
     /// Gives the lock back, or the wish for it, whatever waits for it.
     pub(crate) fn let_go_now(&mut self) {
+        self.note_left();
         self.lock = None;
+    }
+
+    fn note_left(&self) {
+        if let Some(key) = &self.key
+            && self.shared.left.borrow().is_none()
+            && is_available()
+        {
+            self.shared.left.replace(Some(present(key)));
+        }
     }
 
     /// What an earlier page stored, or why it cannot be had.

@@ -253,3 +253,18 @@ for (const others of [0, 1]) {
     assert.equal(await first.evaluate(() => record(localStorage).cursor), others === 1 ? '4' : '3');
   });
 }
+
+test('what a handler ends on a page that was left is stored beside what another tab has written since', { timeout: 30_000 }, async (t) => { // K7
+  const context = await newContext(t);
+  const first = await open(context, { holds: '3' });
+  await reached(first, 3);
+  await stored(first, 2);
+  await first.evaluate(() => window.dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true })));
+  const second = await open(context);
+  await reached(second, 3);
+  publish();
+  await stored(second, 4);
+  await first.evaluate(() => held.get('3')());
+  await first.waitForFunction(() => record(sessionStorage).cursor === '3');
+  assert.equal(await first.evaluate(() => record(localStorage).cursor), '4');
+});
