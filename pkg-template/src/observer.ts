@@ -44,6 +44,8 @@ const ERRORS: Readonly<Partial<Record<ErrorCode, string>>> = {
   invalid_event: 'validation.error',
 };
 
+const PROTOCOL = 'holdfast/1';
+
 /**
  * Whether the server says that it goes on from `cursor`: our own begins there, others tell the end of the replay, or that
  * none was needed. A server that says nothing may have ignored the cursor, and nobody can tell.
@@ -51,7 +53,7 @@ const ERRORS: Readonly<Partial<Record<ErrorCode, string>>> = {
 function provesResume(type: string, payload: Readonly<Record<string, unknown>>, cursor: string): boolean {
   const { protocol, position, reason, truncated } = payload;
   switch (type) {
-    case 'control.open': return protocol === 'holdfast/1' && typeof position === 'string' && isSame(position, cursor);
+    case 'control.open': return protocol === PROTOCOL && typeof position === 'string' && isSame(position, cursor);
     case 'control.replay_start': return reason === 'no_replay_needed';
     case 'control.replay_end': return truncated !== true;
     default: return false;
@@ -73,6 +75,8 @@ export class Observer {
   /** The cursor that was sent, as long as it is not known whether the server could go on from there. */
   #resuming: string | undefined;
   #isOpen = false;
+  /** Our server, with several channels: one of them may resume where another cannot, and its position says it for all. */
+  #isOfSeveral = false;
   /** The connection's stream has a name, or its first envelope has none. */
   #isNamed = false;
   #received = 0;
@@ -123,7 +127,9 @@ export class Observer {
 
   control(event: StreamEvent): void {
     const payload = (event.payload ?? {}) as Readonly<Record<string, unknown>>;
-    if (this.#resuming !== undefined && provesResume(event.type, payload, this.#resuming)) this.#run(() => this.#resumed());
+    if (event.type === 'control.open') this.#isOfSeveral = payload['protocol'] === PROTOCOL && Array.isArray(payload['channels']);
+    const isOfOneChannel = this.#isOfSeveral && payload['channel'] !== undefined;
+    if (this.#resuming !== undefined && !isOfOneChannel && provesResume(event.type, payload, this.#resuming)) this.#run(() => this.#resumed());
     if (event.type !== 'control.open') return;
     const { stream_id: streamId, trace_id: traceId } = payload;
     if (typeof streamId === 'string') this.#name(streamId);
@@ -178,6 +184,7 @@ export class Observer {
     if (kind === 'open') {
       this.#isOpen = true;
       this.#isNamed = false;
+      this.#isOfSeveral = false;
     }
     if (kind === 'retry' || kind === 'close') {
       this.#resumeFailed(text('reason'));
