@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { packPackage } from '../support/package.mjs';
 import { inRepository } from '../support/paths.mjs';
 
 /**
@@ -14,14 +15,13 @@ export function makeApp(files, { tools = false } = {}) {
   const folder = mkdtempSync(join(tools ? appsInside() : tmpdir(), 'holdfast-app-'));
   const npm = (args) => execFileSync('npm', args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 
-  const [{ filename }] = Object.values(JSON.parse(npm(['pack', inRepository('pkg'), '--json', '--loglevel=error'])));
   const manifest = { name: 'app', private: true, type: 'module' };
   for (const [name, text] of Object.entries({ 'package.json': JSON.stringify(manifest), ...files })) {
     mkdirSync(dirname(join(folder, name)), { recursive: true });
     writeFileSync(join(folder, name), text);
   }
   // The package depends on nothing, so that installing it needs no registry.
-  npm(['install', `./${filename}`, '--offline', '--no-audit', '--no-fund', '--omit=peer', '--loglevel=error']);
+  npm(['install', packPackage(), '--offline', '--no-audit', '--no-fund', '--omit=peer', '--loglevel=error']);
   return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) };
 }
 

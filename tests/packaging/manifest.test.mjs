@@ -3,12 +3,12 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
 import { problemAffectsResolutionKind } from '@arethetypeswrong/core/problems';
 import { publint } from 'publint';
 import { formatMessage } from 'publint/utils';
+import { packPackage } from '../support/package.mjs';
 import { inRepository } from '../support/paths.mjs';
 import { makeApp } from './app.mjs';
 
@@ -54,7 +54,7 @@ test('publint has nothing to say', async () => {
 });
 
 test('arethetypeswrong has nothing to say of ES modules, entry point by entry point', async () => {
-  const tarball = readFileSync(join(app.folder, readdirSync(app.folder).find((name) => name.endsWith('.tgz'))));
+  const tarball = readFileSync(packPackage());
   const { entrypoints, problems } = await checkPackage(createPackageFromTarballData(tarball), { excludeEntrypoints: ['./core.wasm'] });
   const expected = Object.keys(manifest.exports).filter((name) => name !== './core.wasm');
   assert.deepEqual(Object.keys(entrypoints).sort(), expected.sort());

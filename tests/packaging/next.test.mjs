@@ -90,7 +90,7 @@ async function start(t, folder) {
     let printed = '';
     child.stdout.setEncoding('utf8').on('data', (text) => {
       printed += text;
-      const found = /Local:\s+(http:\S+[1-9])\s/.exec(printed);
+      const found = /Local:\s+(http:\S+:[1-9]\d*)\s/.exec(printed);
       if (found) resolve(found[1]);
     });
     child.once('exit', () => reject(new Error(`next start ended after:\n${printed}`)));

@@ -45,12 +45,14 @@ export async function launch(name) {
     if (!response.ok) throw new Error(`${name}: ${value.error}: ${value.message}`);
     return value;
   };
+  const over = new AbortController();
   const kill = async () => {
+    over.abort();
     try { process.kill(-driver.pid, 'SIGKILL'); } catch { /* It has ended. */ }
     await exited;
   };
   try {
-    await Promise.race([ready(port), exited.then(() => { throw new Error(`${program} ended at once`); })]);
+    await Promise.race([ready(port, over.signal), exited.then(() => { throw new Error(`${program} ended at once`); })]);
     const { sessionId } = await send('POST', '/session', { capabilities: { alwaysMatch: capabilities } });
     const session = (method, path, body) => send(method, `/session/${sessionId}${path}`, body);
     await session('POST', '/timeouts', { script: 60_000, pageLoad: 60_000 });
@@ -101,10 +103,10 @@ async function freePort() {
   return port;
 }
 
-/** Resolves once the driver answers; it says nothing of when it listens. */
-async function ready(port) {
-  for (;;) {
-    const status = await fetch(`http://127.0.0.1:${port}/status`).then((response) => response.json(), () => undefined);
+/** Resolves once the driver answers, which says nothing of when it listens; or once `signal` ends the wait. */
+async function ready(port, signal) {
+  while (!signal.aborted) {
+    const status = await fetch(`http://127.0.0.1:${port}/status`, { signal }).then((response) => response.json(), () => undefined);
     if (status !== undefined) return;
     await new Promise((resolve) => { setTimeout(resolve, 20); });
   }
