@@ -82,7 +82,9 @@ fn quieten_old_closures() -> Result<(), String> {
     let glue = fs::read_to_string(&file).map_err(|error| format!("{file} cannot be read: {error}"))?;
     let found = glue.matches(THROWS).count();
     if found != 1 {
-        return Err(format!("{file} has {found} times `{THROWS}`, where one is expected: see what this wasm-bindgen does"));
+        return Err(format!(
+            "{file} has {found} times `{THROWS}`, where one is expected: see what this wasm-bindgen does"
+        ));
     }
     fs::write(&file, glue.replace(THROWS, "return undefined;"))
         .map_err(|error| format!("{file} cannot be written: {error}"))
