@@ -1,13 +1,13 @@
 // One stream: what its core, its pump and its app say to each other. What each call means is in `connector.ts`.
 
 import { ack } from './ack.js';
+import { AppCode } from './app-code.js';
 import { Batch, Kind } from './batch.js';
+import { type Command, Commands } from './commands.js';
 import { DisconnectReason } from './constants.js';
 import { Consumers } from './consumers.js';
 import { NOTHING_COUNTED } from './counters.js';
-import {
-  type ErrorNotice, failureOf, handlerFailure, handlerRetryMs, noticedError, reportUnhandled, SSEError,
-} from './errors.js';
+import { type ErrorNotice, failureOf, handlerFailure, handlerRetryMs, noticedError, SSEError } from './errors.js';
 import type { StreamEventOf } from './event.js';
 import { Connector as Core, type Notice } from './glue/core.js';
 import { guarded, loadCore, onTrap } from './core.js';
@@ -28,8 +28,6 @@ import { invalidEvent, type StandardSchemaV1 } from './schema.js';
 import { isForgetful, keeperFor, type StoreKeeper } from './storage.js';
 import { Traps } from './traps.js';
 
-type Command = 'connect' | 'stop' | 'reconnect' | 'clearCursor';
-
 /** What an `SSEConnector` does. It knows nothing of its face, so that a stream that nobody holds can be collected. */
 export class Stream<Map extends object> {
   /** Hears of ids without an event. */
@@ -40,10 +38,8 @@ export class Stream<Map extends object> {
   #core: Core | undefined;
   readonly #pump: Pump;
   /** What was asked for before the core was there, or while app code ran. */
-  readonly #commands: Command[] = [];
-  /** How deep in app code we are: then the core is not called. */
-  #inApp = 0;
-  readonly #app = { enter: () => { this.#inApp += 1; }, leave: () => this.#leave() };
+  readonly #commands = new Commands();
+  readonly #app = new AppCode(() => !this.#commands.isEmpty, () => this.#goOn());
   #state: ConnectionState = 'idle';
   #loading = false;
   #failed = false;
@@ -82,14 +78,12 @@ export class Stream<Map extends object> {
     const isManual = options.ack === 'manual';
     this.#pump = new Pump(this.#pumpHost, options.handlerConcurrency ?? 1, isManual ? options.maxUnacked ?? 1_000 : undefined);
     if (isManual || options.schemas !== undefined) this.consume();
-    if (options.metricsSink !== undefined || options.logger !== undefined) {
-      this.#observer = new Observer(options, this.#app);
-    }
-    this.#reporter = new Reporter(options as GivenOptions, this.#observer, (callback, info) => void this.#call(callback, info));
+    if (options.metricsSink !== undefined || options.logger !== undefined) this.#observer = new Observer(options, this.#app);
+    this.#reporter = new Reporter(options as GivenOptions, this.#observer, (callback, info) => void this.#app.call(callback, info));
   }
 
   get state(): ConnectionState {
-    const asked = this.#commands.filter((command) => command !== 'clearCursor').at(-1);
+    const asked = this.#commands.last;
     if (this.#failed || this.#disposed) return 'closed';
     if (asked !== undefined) return asked === 'stop' ? 'closed' : 'connecting';
     return this.#state;
@@ -117,8 +111,7 @@ export class Stream<Map extends object> {
 
   getStats(): Stats {
     const counters = this.#ask((core) => core.stats() as Partial<Stats>, {});
-    const { state, lastEventId } = this;
-    return { ...NOTHING_COUNTED, ...counters, lag: this.#pump.latest?.lagMs, state, lastEventId };
+    return { ...NOTHING_COUNTED, ...counters, lag: this.#pump.latest?.lagMs, state: this.state, lastEventId: this.lastEventId };
   }
 
   dispose(): void {
@@ -166,7 +159,7 @@ export class Stream<Map extends object> {
   #begin(command: 'connect' | 'reconnect'): void {
     if (this.#options.signal?.aborted === true) return this.#aborted();
     // Of a stop that was found to be no longer needed.
-    if (this.#commands.length === 0) this.#stopReason = undefined;
+    if (this.#commands.isEmpty) this.#stopReason = undefined;
     this.#do(command);
   }
 
@@ -178,7 +171,7 @@ export class Stream<Map extends object> {
 
   /** Whether there is a core, or will be. */
   get #hasBegun(): boolean {
-    return this.#core !== undefined || this.#isLost || this.#loading || this.#commands.length > 0;
+    return this.#core !== undefined || this.#isLost || this.#loading || !this.#commands.isEmpty;
   }
 
   /** No core is loaded just to hear that there is nothing to stop. */
@@ -211,7 +204,10 @@ export class Stream<Map extends object> {
     if (command !== 'clearCursor') this.#wanted = command !== 'stop';
     if (this.#wanted) hold(this, this.#options.signal, this.#aborted);
     this.#commands.push(command);
-    if (this.#inApp > 0) return;
+    if (!this.#app.isRunning) this.#goOn();
+  }
+
+  #goOn(): void {
     if (this.#core !== undefined) this.#flush();
     else void this.#load();
   }
@@ -222,15 +218,14 @@ export class Stream<Map extends object> {
     try {
       await loadCore();
     } catch (error) {
+      return this.#fail(error);
+    } finally {
       this.#loading = false;
-      this.#fail(error);
-      return;
     }
-    this.#loading = false;
     // A logout may come before the core does.
-    if (this.#disposed && !this.#commands.includes('clearCursor')) return;
+    if (this.#disposed && !this.#commands.has('clearCursor')) return;
     // A failure of the core may have come in between, and a new one with it; or a stop that it made good.
-    if (this.#core === undefined && this.#commands.length > 0) this.#create();
+    if (this.#core === undefined && !this.#commands.isEmpty) this.#create();
     if (this.#core !== undefined) this.#flush();
   }
 
@@ -239,8 +234,7 @@ export class Stream<Map extends object> {
       this.#core = new Core(this.#url, this.#options, hostOf(new WeakRef(this.#target)));
       if (this.#progress.length > 0) this.#core.beginAt([...this.#progress]);
     } catch (error) {
-      this.#fail(error);
-      return;
+      return this.#fail(error);
     }
     if (isForgetful(this.#options as GivenOptions)) {
       this.#reporter.debug('storage', 'there is no page here, and no eventIdStorage: the cursor is kept in memory');
@@ -260,7 +254,7 @@ export class Stream<Map extends object> {
 
   #carryOut(): void {
     for (;;) {
-      const command = this.#commands.shift();
+      const command = this.#commands.take();
       if (command === undefined || this.#core === undefined) break;
       if (command === 'connect') {
         this.#pump.open();
@@ -269,14 +263,13 @@ export class Stream<Map extends object> {
         this.#core.clearCursor();
       } else {
         this.#pump.close();
-        const { started } = this.#pump;
         if (command === 'stop') {
-          this.#stopCore(this.#core, started);
+          this.#stopCore(this.#core);
         } else {
           // Of a stop that was never asked for.
-          if (!this.#commands.includes('stop')) this.#stopReason = undefined;
+          if (!this.#commands.has('stop')) this.#stopReason = undefined;
           this.#pump.open();
-          this.#core.reconnect(started);
+          this.#core.reconnect(this.#pump.started);
         }
       }
     }
@@ -285,11 +278,11 @@ export class Stream<Map extends object> {
     if (this.#disposed) this.#release();
   }
 
-  #stopCore(core: Core, started: number): void {
+  #stopCore(core: Core): void {
     const reason = this.#stopReason;
     this.#stopReason = undefined;
     try {
-      core.stop(started, reason);
+      core.stop(this.#pump.started, reason);
     } catch (error) {
       // The stop is told once the core is replaced.
       this.#stopReason = reason;
@@ -299,38 +292,11 @@ export class Stream<Map extends object> {
 
   /** Frees the core, once the app's handlers have ended and their account is stored. */
   #release(): void {
-    if (this.#inApp > 0 || !this.#pump.isIdle) return;
+    if (this.#app.isRunning || !this.#pump.isIdle) return;
     this.#forgetTrap?.();
-    this.#forgetTrap = undefined;
     this.#progress = this.#ask((core) => core.progress(), this.#progress);
     guarded(() => this.#core?.free());
     this.#core = undefined;
-  }
-
-  /** Runs app code: nothing it throws gets out, and what it asks for waits until it is through. */
-  #call<Info>(callback: ((info: Info) => unknown) | undefined, info: Info): unknown {
-    if (callback === undefined) return undefined;
-    this.#inApp += 1;
-    try {
-      return callback(info);
-    } catch (error) {
-      reportUnhandled(error);
-      return undefined;
-    } finally {
-      this.#leave();
-    }
-  }
-
-  #leave(): void {
-    this.#inApp -= 1;
-    // The core may be further up the stack: its call ends first, then ours begin.
-    if (this.#inApp === 0 && this.#commands.length > 0) {
-      queueMicrotask(() => {
-        if (this.#inApp > 0 || this.#commands.length === 0) return;
-        if (this.#core !== undefined) this.#flush();
-        else void this.#load();
-      });
-    }
   }
 
   /** What cannot be helped by another attempt: told in a later task, and the state is closed. */
@@ -340,7 +306,7 @@ export class Stream<Map extends object> {
     this.#wanted = false;
     this.#stopReason = undefined;
     letGo(this, this.#options.signal, this.#aborted);
-    this.#commands.length = 0;
+    this.#commands.clear();
     const told = failureOf(error);
     this.#fatal = told;
     setTimeout(() => {
@@ -358,13 +324,13 @@ export class Stream<Map extends object> {
     if (info.to === 'closed') {
       this.#requests.closed();
       // A callback before this one may have asked for a new beginning.
-      this.#wanted = this.#commands.some((command) => command === 'connect' || command === 'reconnect');
+      this.#wanted = this.#commands.has('connect', 'reconnect');
       if (!this.#wanted) letGo(this, this.#options.signal, this.#aborted);
     }
     // Some closes are told by a callback of their own.
     if (info.reason === 'refused') this.#fatal ??= new SSEError('cannot_resume', 'the server cannot resume from the cursor');
     else if (info.reason === 'connect' || info.reason === 'reconnect') this.#fatal = undefined;
-    this.#call(this.#options.onStateChange, info);
+    this.#app.call(this.#options.onStateChange, info);
     this.#endLoops();
   }
 
@@ -376,7 +342,6 @@ export class Stream<Map extends object> {
     this.#pump.forget();
     this.consumers?.forget();
     this.#forgetTrap?.();
-    this.#forgetTrap = undefined;
     this.#releaseLock?.();
     this.#releaseLock = undefined;
   }
@@ -410,9 +375,7 @@ export class Stream<Map extends object> {
   #restAfterTrap(from: ConnectionState): void {
     const reason = this.#stopReason ?? DisconnectReason.CLIENT_CLOSE;
     this.#stopReason = undefined;
-    const lastStop = this.#commands.lastIndexOf('stop');
-    const left = this.#commands.filter((command, index) => index > lastStop || command === 'clearCursor');
-    this.#commands.splice(0, Infinity, ...left);
+    this.#commands.dropStops();
     if (from === 'idle' || from === 'closed') return;
     this.#notice({ kind: 'stateChange', from, to: 'closed', reason: 'stop' });
     this.#notice({ kind: 'close', reason, willReconnect: false });
@@ -448,12 +411,12 @@ export class Stream<Map extends object> {
       this.#names, notices ?? [], this.#attempt,
     );
     // The core is up the stack all the while: what the app asks for waits, also where no app code runs.
-    this.#inApp += 1;
+    this.#app.enter();
     try {
       return this.#pump.deliver(batch);
     } finally {
       if (this.#observer?.wantsCounters === true) this.#observeCounters();
-      this.#leave();
+      this.#app.leave();
     }
   }
 
@@ -474,7 +437,7 @@ export class Stream<Map extends object> {
         return this.#reporter.error(error);
       }
       default:
-        return this.#call(callbackFor(this.#options as GivenOptions, kind), info as never);
+        return this.#app.call(callbackFor(this.#options as GivenOptions, kind), info as never);
     }
   }
 
@@ -495,7 +458,7 @@ export class Stream<Map extends object> {
     tell: (kind, event) => {
       if (kind === Kind.control) this.#observer?.control(event);
       if (kind === Kind.cursor) this.onCursor?.(event.id ?? '');
-      else this.#call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
+      else this.#app.call(kind === Kind.heartbeat ? this.#options.onHeartbeat : this.#options.onControl, event);
       if (kind === Kind.control && event.type === 'system.error') this.#reporter.systemError(event);
     },
     notice: (notice) => {
@@ -512,8 +475,7 @@ export class Stream<Map extends object> {
         this.#stopReason ??= DisconnectReason.HANDLER_FAILED;
       }
       this.#reporter.error(told);
-      if (reaction !== 'retry') return reaction;
-      return handlerRetryMs(tries);
+      return reaction === 'retry' ? handlerRetryMs(tries) : reaction;
     },
     stop: (reason) => {
       if (reason === DisconnectReason.CANNOT_RESUME) {
@@ -523,8 +485,7 @@ export class Stream<Map extends object> {
       this.#stop(reason);
     },
     givenBack: () => {
-      const tells = this.#commands.some((command) => command === 'stop' || command === 'reconnect');
-      if (!tells) guarded(() => this.#core?.stop(this.#pump.started));
+      if (!this.#commands.has('stop', 'reconnect')) guarded(() => this.#core?.stop(this.#pump.started));
     },
     done: (token) => guarded(() => {
       this.#core?.done(token);
