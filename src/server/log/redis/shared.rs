@@ -63,8 +63,9 @@ impl Shared {
     }
 
     pub(super) fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {
+        // Where a channel stands, Redis alone says: it may be behind of all that this process knows of others.
         let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
-        directory.open(name, self.newest_generation())
+        directory.open(name, 0)
     }
 
     pub(super) fn watched(&self) -> MutexGuard<'_, HashMap<String, Arc<Channel>>> {
@@ -274,14 +275,13 @@ impl Shared {
                 return;
             }
             if stored.before != ring.bounds.head {
-                if !in_order {
-                    return;
-                }
                 // Channels begin behind those that were forgotten, wherever their readers wait.
                 if stored.first && !ring.bounds.is_used() {
                     ring.join(stored.before);
-                } else {
+                } else if in_order {
                     ring.restart(stored.before);
+                } else {
+                    return;
                 }
             }
             if stored.first {
@@ -291,9 +291,7 @@ impl Shared {
                 Some(frame) => ring.push(frame),
                 None => ring.restart(stored.place),
             }
-            while ring.len() > limit.events_max || (ring.bytes() > limit.bytes_max && ring.len() > 0) {
-                ring.pop();
-            }
+            ring.trim(limit);
         });
     }
 
@@ -326,10 +324,9 @@ impl Shared {
 
     /// Lets go of a channel of which nothing is left in Redis, where nobody here uses it.
     pub(super) fn forgotten(&self, name: &str) {
-        let generation = self.newest_generation();
         let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
         if !directory.is_held(name) {
-            directory.forget(name, generation);
+            directory.discard(name);
         }
     }
 
