@@ -80,7 +80,8 @@ pub struct StreamOptions {
     pub resume: bool,
     /// Stored events that a stream begins with, at most. Of a longer replay the newest are sent: a client with a cursor is
     /// told `replay_too_large` with the number of those left out, and `control.replay_start` says `replay_truncated`. At
-    /// least 1; default `None`: all there are, page by page.
+    /// least 1; default `None`: all there are, page by page. A newcomer to a channel of shared state gets its value
+    /// and all behind it whatever this says.
     pub replay_events_max: Option<u64>,
     /// What becomes of slow readers. Default [`SlowConsumer::Reread`].
     pub slow: SlowConsumer,
