@@ -1,7 +1,7 @@
 //! What writer, tail and readers of one process share: the epochs, the channels, and what Redis is asked.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redis::{Pipeline, Value};
@@ -30,6 +30,8 @@ pub(super) struct Shared {
     /// The epoch that began last of those before which the log was told what this process knew.
     told: AtomicU32,
     telling: tokio::sync::Mutex<()>,
+    /// Redis answers, as far as the tail knows, which asks it all the time.
+    pub(super) healthy: AtomicBool,
 }
 
 impl Shared {
@@ -43,6 +45,7 @@ impl Shared {
             tails_bytes: AtomicUsize::new(0),
             told: AtomicU32::new(0),
             telling: tokio::sync::Mutex::default(),
+            healthy: AtomicBool::new(true),
         }
     }
 
