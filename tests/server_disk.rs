@@ -3,6 +3,7 @@
 
 mod server_support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -215,4 +216,60 @@ async fn a_full_disk_is_told_and_survived() {
         assert!(ids.insert(key, json!(event.id)).is_none(), "{key} is there twice");
     }
     assert_eq!(ids, stored.into_iter().collect());
+}
+
+// What was lost is remembered until a new epoch has begun, though that fails at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_id_is_given_twice_after_a_loss_on_a_full_disk() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("events.redb");
+    let say = async |server: &Server, n: usize| {
+        let body = json!({ "event": "n", "data": n.to_string() }).to_string();
+        server.json(publish("a", "secret", None, &body)).await
+    };
+    let log = RedbLog::open(dir.path(), RedbOptions::default()).expect("a log");
+    append(&log, "a", event("x")).await;
+    log.close().await;
+    drop(log);
+    let old = std::fs::read(&path).expect("a file");
+    let mut command = limited(dir.path());
+    command.stderr(Stdio::piped());
+    let mut server = Server::start(command);
+    let mut lines = BufReader::new(server.stderr()).lines();
+    let mut ids = Vec::new();
+    for n in 2..=5 {
+        ids.push(say(&server, n).await.1["id"].as_str().expect("an id").to_owned());
+    }
+    // The file gets what it had before, and room for the first of two transactions.
+    let limit = |bytes: &str| {
+        let limit = ["--pid", &server.id().to_string(), &format!("--fsize={bytes}:")];
+        assert!(Command::new("prlimit").args(limit).status().expect("prlimit").success());
+    };
+    limit("32768");
+    assert_eq!(say(&server, 6).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    std::fs::write(&path, old).expect("written");
+    // The publisher's failure, that of the epoch, and that of the attempt to go on.
+    let failed = tokio::task::spawn_blocking(move || {
+        let failed = |line: &String| line.contains("log.failed") && line.contains("\"error\":");
+        let count = lines.by_ref().map(|line| line.expect("text")).filter(failed).take(3).count();
+        (count, lines)
+    });
+    let (count, _lines) = tokio::time::timeout(Duration::from_secs(30), failed)
+        .await
+        .expect("no epoch begins on a full disk")
+        .expect("no panic");
+    assert_eq!(count, 3);
+    limit("unlimited");
+    let again = async {
+        loop {
+            let (status, answer) = say(&server, 6).await;
+            if status == StatusCode::OK {
+                return answer["id"].as_str().expect("an id").to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let id = tokio::time::timeout(Duration::from_secs(30), again).await.expect("the server goes on");
+    assert!(!ids.contains(&id), "{id} is given twice");
+    assert!(id.ends_with("-1"), "{id} is of no new epoch");
 }

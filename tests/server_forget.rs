@@ -224,6 +224,43 @@ async fn listeners_of_idle_channels_hear_nothing_of_others() {
     }
 }
 
+// Who had read all of a removed channel misses nothing, however far others had come that were removed before.
+#[tokio::test]
+async fn listeners_of_removed_channels_hear_nothing_of_others() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (name, log, _home) in logs(dir.path(), Retention::default()).await {
+        println!("log: {name}");
+        let hub = hub(&log);
+        let router = hub.router();
+        let first = say(&hub, "a", "1").await;
+        let last = say(&hub, "a", "2").await;
+        let mut quick = ask(&router, resume("/stream/a", &last)).await;
+        quick.named("control.replay_end").await;
+        let mut slow = ask(&router, resume("/stream/a", &first)).await;
+        let mut idle = ask(&router, get("/stream/idle")).await;
+        idle.named("control.open").await;
+        for n in 0..5 {
+            say(&hub, "busy", &n.to_string()).await;
+        }
+        hub.remove("busy").await.expect("removed");
+        hub.remove("a").await.expect("removed");
+        hub.remove("idle").await.expect("there is none, which is no error");
+        // Once more, further on.
+        for n in 0..5 {
+            say(&hub, "busy", &n.to_string()).await;
+        }
+        hub.remove("busy").await.expect("removed");
+        hub.remove("a").await.expect("removed");
+        say(&hub, "a", "3").await;
+        assert_eq!(quick.any().await.expect("the next").data, "3");
+        say(&hub, "idle", "1").await;
+        assert_eq!(idle.any().await.expect("the first").data, "1");
+        // Who had not read all is told.
+        assert_eq!(slow.named("control.cannot_resume").await.payload()["code"], "stream_not_found");
+        assert_eq!(slow.event().await.expect("the next").data, "3");
+    }
+}
+
 // Publishing to an idle id leaves nothing behind, where nobody listens and nothing is stored.
 #[tokio::test]
 async fn publishing_to_a_million_idle_ids_leaks_no_channel() {

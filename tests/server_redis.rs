@@ -199,6 +199,30 @@ async fn a_redis_that_hangs_is_given_up_and_nothing_is_stored_twice() {
     assert_eq!(texts(&mut reader, 3).await, numbers(1..=3));
 }
 
+// Load balancers turn away from a node whose Redis is gone, and come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_tells_whether_redis_answers() {
+    let mut redis = Redis::start(Persistence::Always);
+    let node = Node::start(&redis).await;
+    let until = async |expected: (u16, &str)| {
+        let told = async {
+            loop {
+                let (status, body) = server_support::json(&node.router, get("/health")).await;
+                if (status.as_u16(), body["status"].as_str().unwrap_or_default()) == expected {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), told).await.unwrap_or_else(|_| panic!("{expected:?}"));
+    };
+    until((200, "ok")).await;
+    redis.kill();
+    until((503, "log_failed")).await;
+    redis.restart();
+    until((200, "ok")).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_must_have_an_event_are_waited_for() {
     let redis = Redis::start(Persistence::None);

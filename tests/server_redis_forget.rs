@@ -91,6 +91,38 @@ async fn what_nobody_reads_on_any_node_is_forgotten_on_all() {
     assert_eq!(say(&here, "idle", "second").await, idle.any().await.expect("the second").id.expect("an id"));
 }
 
+// Where a channel stands, Redis alone says: not how far others had come that this node knew and that are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_channel_hides_no_events_of_another() {
+    let redis = Redis::start(Persistence::None);
+    let retention = Retention { age_ms_max: 100, ..Retention::default() };
+    let (here, there) = (node(&redis, retention).await, node(&redis, retention).await);
+    // Held by a reader, it is not forgotten; nobody asked for it here.
+    let mut reader = ask(&there.router, get("/stream/kept")).await;
+    reader.named("control.open").await;
+    say(&there, "kept", "1").await;
+    for n in 0..50 {
+        say(&here, "far", &n.to_string()).await;
+    }
+    let known = Arc::downgrade(&here.log.channel("far").expect("a channel"));
+    make_room(&redis, &here, "far").await;
+    let gone = async {
+        while known.strong_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nothing is kept of it");
+    let mut late = ask(&here.router, get("/stream/kept")).await;
+    late.named("control.open").await;
+    // It waits at the head.
+    assert!(late.quiet(50).await);
+    let id = say(&there, "kept", "2").await;
+    assert_eq!(sequence(&id), 2);
+    for reader in [&mut reader, &mut late] {
+        while reader.any().await.expect("one more").data != "2" {}
+    }
+}
+
 // A removal reaches readers on all nodes: who had read everything misses nothing, who had not is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_channel_is_removed_on_all_nodes() {

@@ -195,6 +195,50 @@ fn again_id(position: &str) -> String {
     format!("{epoch}-{}", sequence.parse::<u64>().expect("a number") + 1)
 }
 
+// A limit on replays does not keep the value from a newcomer.
+#[tokio::test]
+async fn newcomers_get_the_value_past_a_limit_on_replays() {
+    let options = StreamOptions { heartbeat_ms: 0, replay_events_max: Some(2), ..StreamOptions::default() };
+    let hub = Hub::new(memory(), options);
+    let states = StateManager::new(&hub, StateOptions::default()).expect("options in order");
+    states.create("news", 7).await.expect("created");
+    for n in 0..5 {
+        hub.publisher().publish("news", Message::text("n", n.to_string())).await.expect("published");
+    }
+    let mut reader = ask(&hub.router(), get("/stream/news")).await;
+    assert_eq!(reader.event().await.expect("the value").data, r#"{"value":7}"#);
+}
+
+// A state goes with its channel, on all nodes, and does not come back.
+#[tokio::test]
+async fn a_removed_channel_takes_its_state_along() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for log in [memory(), redb(&dir)] {
+        let (here, there) = (Node::new(&log), Node::new(&log));
+        let ours = here.states.create("room", 5).await.expect("created");
+        let mut theirs: SharedState<i32> = there.states.get("room").await.expect("read").expect("there");
+        here.hub.remove("room").await.expect("removed");
+        assert!(here.states.channels().is_empty(), "nothing is kept of it");
+        assert_eq!(ours.get(), Err(StateError::Removed));
+        for node in [&here, &there] {
+            let mut stream = node.stream("/stream/room").await;
+            stream.named("control.open").await;
+            assert!(stream.quiet(20).await);
+        }
+        assert_eq!(theirs.changed().await, Err(StateError::Removed));
+        for node in [&here, &there] {
+            assert_eq!(node.states.has("room").await, Ok(false));
+            assert!(node.states.channels().is_empty(), "nothing is kept of it");
+        }
+        // Made anew, it has its first value again, for those who held it before, too.
+        let again = there.states.create("room", 1).await.expect("created");
+        assert_eq!(again.get(), Ok(1));
+        assert_eq!(theirs.changed().await, Ok(1));
+        assert_eq!(ours.set(2).await, Ok(true));
+        assert_eq!(stored(&there, "room").await.len(), 2);
+    }
+}
+
 // E15: create, get, has, remove, for all nodes.
 #[tokio::test]
 async fn removal_reaches_all_nodes() {

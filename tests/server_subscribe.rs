@@ -125,6 +125,20 @@ async fn a_subscription_tells_what_is_gone() {
     assert_eq!(told, ["buffer_expired", "stream_not_found"]);
 }
 
+// What streams are limited to does not concern code of the same process.
+#[tokio::test]
+async fn subscriptions_have_no_limits_of_streams() {
+    let options = StreamOptions { replay_events_max: Some(2), resume: false, ..StreamOptions::default() };
+    let hub = Hub::new(Arc::new(MemoryLog::new(Retention::default())), options);
+    let ids = publish(&hub, 1..=9).await;
+    let mut all = hub.subscribe("a", Since::Fresh(Beginning::Start)).await.expect("a subscription");
+    let mut some = hub.subscribe("a", Since::Event(ids[1].clone())).await.expect("a subscription");
+    assert_eq!(event(&mut all).await.id, ids[0]);
+    assert_eq!(event(&mut some).await.id, ids[2]);
+    let after = hub.events_after("a", &ids[1], 100).await.expect("read");
+    assert_eq!((after.found, after.events.len(), after.total), (true, 7, 7));
+}
+
 #[tokio::test]
 async fn a_log_that_stores_nothing_has_subscribers_all_the_same() {
     let hub = hub(Arc::new(NullLog::default()));

@@ -98,17 +98,18 @@ impl Feed {
         wanted: &Wanted,
         several: bool,
     ) -> Result<Self, Refusal> {
-        let mut feed = Self::begin_at(hub, name, wanted, several).await.map_err(refusal)?;
+        let mut feed = Self::begin_at(hub, name, wanted, several, false).await.map_err(refusal)?;
         feed.presence = (hub.options.presence_ms > 0).then(|| hub.registry.presence(name)).flatten();
         Ok(feed)
     }
 
-    /// The feed of a channel, from where it is wanted.
+    /// The feed of a channel, from where it is wanted. Limits of streams do not concern our `own` code.
     pub(crate) async fn begin_at(
         hub: &Arc<Inner>,
         name: &str,
         wanted: &Wanted,
         several: bool,
+        own: bool,
     ) -> Result<Self, LogError> {
         let channel = hub.log.channel(name)?;
         // The head is watched before the bounds are read, so that nothing falls between the two.
@@ -116,16 +117,20 @@ impl Feed {
         let bounds = hub.log.bounds(&channel).await?;
         let options = &hub.options;
         let log = hub.log.as_ref();
-        let mut start = resume::resolve(wanted, name, several, &bounds, log, options.resume);
+        let may_resume = own || options.resume;
+        let mut start = resume::resolve(wanted, name, several, &bounds, log, may_resume);
+        let mut events_max = options.replay_events_max.filter(|_| !own);
         // Who newly comes to a channel of state is given its value.
-        if !(start.resumed && options.resume)
+        if !(start.resumed && may_resume)
             && wanted.fresh == Beginning::Now
             && let Some(place) = hub.states.beginning(hub, &channel, &bounds).await
         {
             start.move_to(place);
+            // Without the value, what comes behind it is worth nothing.
+            events_max = None;
         }
         let available = bounds.distance(start.place, bounds.head);
-        if let Some(events_max) = options.replay_events_max {
+        if let Some(events_max) = events_max {
             start.shorten(events_max, &bounds);
         }
         let cursor = wanted.cursor.as_deref().filter(|_| start.resumed);

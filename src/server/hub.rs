@@ -119,12 +119,15 @@ impl Hub {
     }
 
     /// Forgets a channel that is finished: its events, numbers and idempotency keys, on disk too. Streams of it stay open;
-    /// those that had not read all are told so (`control.cannot_resume`), and so is who comes back with an id of it. (S5)
+    /// those that had not read all are told so (`control.cannot_resume`), and so is who comes back with an id of it. Its
+    /// shared states go with it, on all nodes. (S5)
     ///
     /// # Errors
     /// [`LogError::Unsupported`] where the log has no such thing; else as publishing.
     pub async fn remove(&self, channel: &str) -> Result<(), LogError> {
-        self.inner.log.remove(channel).await
+        self.inner.log.remove(channel).await?;
+        self.inner.states.channel_removed(channel).await;
+        Ok(())
     }
 
     /// A channel, to publish to and to stream.

@@ -1,5 +1,7 @@
 //! What a [`Hub`](super::Hub) is told: intervals and limits of its streams and routes.
 
+use std::fmt;
+
 use super::log::PageLimit;
 
 /// Which origins may use the routes from pages of other hosts.
@@ -55,7 +57,7 @@ pub enum EventNames {
 }
 
 /// Settings of a hub. All durations are in milliseconds.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StreamOptions {
     /// Between two heartbeats of a stream; 0 sends none. Default 15,000.
     pub heartbeat_ms: u64,
@@ -80,7 +82,8 @@ pub struct StreamOptions {
     pub resume: bool,
     /// Stored events that a stream begins with, at most. Of a longer replay the newest are sent: a client with a cursor is
     /// told `replay_too_large` with the number of those left out, and `control.replay_start` says `replay_truncated`. At
-    /// least 1; default `None`: all there are, page by page.
+    /// least 1; default `None`: all there are, page by page. A newcomer to a channel of shared state gets its value
+    /// and all behind it whatever this says.
     pub replay_events_max: Option<u64>,
     /// What becomes of slow readers. Default [`SlowConsumer::Reread`].
     pub slow: SlowConsumer,
@@ -152,5 +155,36 @@ impl Default for StreamOptions {
             compress: false,
             debug_routes: false,
         }
+    }
+}
+
+/// Without the tokens.
+impl fmt::Debug for StreamOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamOptions")
+            .field("heartbeat_ms", &self.heartbeat_ms)
+            .field("retry_ms", &self.retry_ms)
+            .field("connections_max", &self.connections_max)
+            .field("fresh", &self.fresh)
+            .field("resume", &self.resume)
+            .field("replay_events_max", &self.replay_events_max)
+            .field("slow", &self.slow)
+            .field("page", &self.page)
+            .field("cors", &self.cors)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_not_shown() {
+        let token = || Some("hunter2".to_owned());
+        let options =
+            StreamOptions { publish_token: token(), stream_token: token(), ..StreamOptions::default() };
+        let shown = format!("{options:?}");
+        assert!(shown.contains("retry_ms: 3000") && !shown.contains("hunter2"), "{shown}");
     }
 }

@@ -321,8 +321,9 @@ impl Publisher {
         Ok(Published { id: self.hub.id(appended.place), duplicate: appended.duplicate })
     }
 
-    /// Stores messages in a channel, in their order and with nothing of others in between: all of them or none where the log
-    /// has transactions (all but `RedisLog`, which stores them one by one until one fails). One sync for all of them.
+    /// Stores messages in a channel, in their order: all of them or none, with nothing of others in between and one sync for
+    /// all. `RedisLog` has no such transaction: there each takes a round trip of its own until one fails, and events of
+    /// others may come in between.
     ///
     /// # Errors
     /// As [`Publisher::publish`], for the first that is wrong; [`PublishError::TooMany`].

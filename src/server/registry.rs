@@ -371,8 +371,9 @@ pub(crate) fn check_cursor<'a>(
     Ok(())
 }
 
-/// What counts as one address: in IPv6 the /64, since whoever has one address there has all of them.
-fn network(peer: IpAddr) -> IpAddr {
+/// What counts as one address: in IPv6 the /64, which is what one customer is given (RFC 6177) and can take any number of
+/// addresses from.
+pub(crate) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

@@ -109,7 +109,7 @@ impl Hub {
     /// The channel's name is none, or the log cannot be read.
     pub async fn subscribe(&self, channel: &str, since: Since) -> Result<Events, LogError> {
         let hub = Arc::clone(&self.inner);
-        let feed = Feed::begin_at(&hub, channel, &since.wanted(), false).await?;
+        let feed = Feed::begin_at(&hub, channel, &since.wanted(), false, true).await?;
         Ok(Events { hub, feed, ready: VecDeque::new() })
     }
 

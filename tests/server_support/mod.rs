@@ -272,6 +272,8 @@ impl Server {
             .env("SSE_TICK_INTERVAL", "0")
             .env("SSE_RETRY_TIMEOUT", "50")
             .env("LOG_LEVEL", "warn")
+            // Or what few streams are given would not come by the way that many are given it.
+            .env("SSE_FANOUT_LISTENERS", "1")
             .stdout(Stdio::piped());
         command
     }

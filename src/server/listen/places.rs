@@ -1,8 +1,10 @@
 //! How many sockets are open, in all and from each address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::server::registry::network;
 
 /// The counts of one listener.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ impl Places {
 
     /// Takes a place for a socket from `address`; `None` where there is no more.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let address = household(address);
+        let address = network(address);
         let mut taken = self.taken();
         if taken.in_all >= self.in_all_max {
             return None;
@@ -65,18 +67,6 @@ impl Drop for Place {
                 taken.by_address.remove(&self.address);
             }
         }
-    }
-}
-
-/// Who counts as one: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer is given
-/// (RFC 6177) and can take any number of addresses from.
-fn household(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

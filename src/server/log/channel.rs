@@ -193,12 +193,13 @@ impl Ring {
     }
 
     /// Goes on behind `place`, which is known to be the next after the head.
-    #[cfg(feature = "redis")]
     pub(crate) fn join(&mut self, place: Place) {
         self.clear();
-        self.floor = self.bounds.head;
-        self.joint = Some((self.bounds.head, place));
-        self.bounds.head = place;
+        let head = std::mem::replace(&mut self.bounds.head, place);
+        self.floor = head;
+        // Of two in a row, one.
+        let from = self.joint.filter(|joint| joint.1 == head).map_or(head, |joint| joint.0);
+        self.joint = Some((from, place));
     }
 
     /// Where a later epoch begins, remembers where the one before it ended.
@@ -318,12 +319,23 @@ impl Directory {
         if Arc::strong_count(channel) > 1 {
             let bounds = Bounds::new(generation, self.retired);
             channel.change(|ring| {
-                ring.restart(bounds.head);
+                // Who had read all of it misses nothing.
+                if ring.bounds.head < bounds.head {
+                    ring.join(bounds.head);
+                } else {
+                    ring.restart(bounds.head);
+                }
                 ring.bounds = bounds;
             });
         } else {
             self.channels.remove(name);
         }
+    }
+
+    /// Lets go of a channel, where somebody else knows how far it came.
+    #[cfg(feature = "redis")]
+    pub(crate) fn discard(&mut self, name: &str) {
+        self.channels.remove(name);
     }
 }
 

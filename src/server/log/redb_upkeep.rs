@@ -52,8 +52,11 @@ impl Writer {
             return Err(LogError::Storage(reason.to_owned()));
         }
         *self.shared.epochs.write().unwrap_or_else(PoisonError::into_inner) = loaded.epochs.clone();
-        let lost = self.show(&loaded);
+        // Sticky, since what readers know is put right here, whatever becomes of the rest.
+        self.lost |= self.show(&loaded);
         self.take(loaded);
+        self.tails.clear();
+        self.tails_bytes = 0;
         let database = Arc::new(database);
         self.database = Some(Arc::clone(&database));
         {
@@ -63,7 +66,11 @@ impl Writer {
             }
         }
         // What was acknowledged is on disk; where it is not, its ids must not be given again.
-        if lost { self.begin_epoch() } else { Ok(()) }
+        if self.lost {
+            self.begin_epoch()?;
+            self.lost = false;
+        }
+        Ok(())
     }
 
     /// Tells readers what the file holds, where that is not what they know. True where it holds less.

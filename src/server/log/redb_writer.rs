@@ -48,6 +48,8 @@ pub(super) struct Writer {
     pub(super) database: Option<Arc<Database>>,
     /// When to open it anew.
     pub(super) mend_at: Option<Instant>,
+    /// The file lost what was acknowledged, and no epoch has begun since.
+    pub(super) lost: bool,
     pub(super) shared: Arc<Shared>,
     pub(super) options: RedbOptions,
     pub(super) channels: HashMap<String, Meta>,
@@ -104,6 +106,7 @@ impl Writer {
             path,
             database: Some(database),
             mend_at: None,
+            lost: false,
             shared,
             options,
             channels: HashMap::new(),

@@ -117,7 +117,8 @@ pub struct ServeArgs {
     #[arg(long, env = "SSE_MAX_BUFFER_BYTES", default_value_t = 256 << 20, value_name = "BYTES",
           value_parser = whole::<1, { u64::MAX }>)]
     pub(super) max_buffer_bytes: u64,
-    /// Bytes of events kept for all channels together; the largest lose their oldest first
+    /// Bytes of events kept for all channels together; the largest lose their oldest first. Without
+    /// effect on Redis, which has its `maxmemory`
     #[arg(long, env = "SSE_MAX_TOTAL_BYTES", default_value_t = 4 << 30, value_name = "BYTES",
           value_parser = whole::<1, { u64::MAX }>)]
     pub(super) max_total_bytes: u64,
@@ -180,6 +181,10 @@ pub struct ServeArgs {
     #[arg(long, env = "SSE_SLOW_CONSUMER_BYTES", default_value_t = 0, value_name = "BYTES",
           value_parser = whole::<0, { u64::MAX }>)]
     pub(super) slow_consumer_bytes: u64,
+    /// Streams of a channel from which on one task writes to all that have read everything: less work for each
+    #[arg(long, env = "SSE_FANOUT_LISTENERS", default_value_t = 32, value_name = "STREAMS",
+          value_parser = whole::<1, 10_000_000>)]
+    pub(super) fanout_listeners: u64,
     /// Tell each stream how many listen to its channel, at most once in so many milliseconds; 0 does not
     #[arg(long, env = "SSE_PRESENCE_INTERVAL", default_value_t = 0, value_name = "MS",
           value_parser = whole::<0, MS_MAX>)]

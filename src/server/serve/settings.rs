@@ -57,6 +57,7 @@ impl ServeArgs {
             resume: self.resume,
             replay_events_max: bound(self.max_replay_events),
             slow: slow(bound(self.slow_consumer_events), bound(self.slow_consumer_bytes).map(size)),
+            fanout_listeners_min: size(self.fanout_listeners),
             presence_ms: self.presence_interval,
             event_bytes_max: size(self.max_event_bytes),
             page: PageLimit { events_max: size(self.max_replay_batch), ..PageLimit::default() },

@@ -114,11 +114,27 @@ impl Core {
     pub(super) async fn catch_up(&self) -> Result<(), LogError> {
         let mut seen = self.seen.lock().await;
         let bounds = self.log.bounds(&self.channel).await?;
+        if self.went(&bounds) {
+            *seen = None;
+        }
         *seen = match *seen {
             Some(place) => Some(self.read(place, bounds.head).await?.max(place)),
             None => Some(self.find(&bounds).await?),
         };
         Ok(())
+    }
+
+    /// Takes over that the channel was removed, where it was, and the state with it: it is not to come back.
+    fn went(&self, bounds: &Bounds) -> bool {
+        let mut gone = false;
+        self.entry.send_if_modified(|entry| {
+            gone = entry.at_ms > 0 && entry.base <= bounds.begin;
+            if gone {
+                entry.at_ms = 0;
+            }
+            gone && entry.value.take().is_some()
+        });
+        gone
     }
 
     /// Looks for the newest event of the state, in ever more of the channel's end. Mostly it is the last event.
@@ -128,7 +144,10 @@ impl Core {
             resume::resolve(&wanted, self.channel.name(), false, bounds, self.log.as_ref(), true).place
         };
         let oldest = place(Beginning::Start);
-        self.entry.send_modify(|entry| entry.base = oldest);
+        self.entry.send_if_modified(|entry| {
+            entry.base = oldest;
+            false
+        });
         let mut count = 1_u64;
         loop {
             let from = place(Beginning::Last(count));

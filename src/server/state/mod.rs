@@ -302,6 +302,24 @@ impl States {
         }
     }
 
+    /// The states of a channel that are held, by their keys.
+    fn of(&self, channel: &str) -> Vec<(String, Arc<Core>)> {
+        let map = self.map();
+        map.range((channel.to_owned(), String::new())..)
+            .take_while(|(name, _)| name.0 == channel)
+            .map(|(name, core)| (name.1.clone(), Arc::clone(core)))
+            .collect()
+    }
+
+    /// Lets go of the states of a channel that was removed.
+    pub(crate) async fn channel_removed(&self, channel: &str) {
+        for (_, core) in self.of(channel) {
+            // Where the log cannot be read now, whoever asks next finds out.
+            let _ = core.catch_up().await;
+            self.settle(&core);
+        }
+    }
+
     /// Where a newcomer to `channel` begins, so that its first event is the value of the channel's state; with states of
     /// several keys, that of the one which was changed longest ago. `None` where the channel has no state. The log tells
     /// of states that this process does not follow; only of those that it follows does it know a value that the log lost.
@@ -311,20 +329,13 @@ impl States {
         channel: &Channel,
         bounds: &Bounds,
     ) -> Option<Place> {
-        let cores: Vec<_> = {
-            let map = self.map();
-            let from = (channel.name().to_owned(), String::new());
-            map.range(from..)
-                .take_while(|(name, _)| name.0 == channel.name())
-                .map(|(name, core)| (name.1.clone(), Arc::clone(core)))
-                .collect()
-        };
         let mut places = channel.states();
         places.retain(|_, place| bounds.oldest.is_some_and(|oldest| oldest <= *place));
-        for (key, core) in cores {
+        for (key, core) in self.of(channel.name()) {
             if let Err(error) = core.keep_stored(hub).await {
                 tracing::warn!(event = "state.failed", code = error.code(), %error);
             }
+            self.settle(&core);
             if let Some(place) = core.place() {
                 let newest = places.entry(key).or_insert(place);
                 *newest = place.max(*newest);

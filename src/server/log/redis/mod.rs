@@ -28,6 +28,7 @@ mod tail;
 mod writer;
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
@@ -191,5 +192,9 @@ impl EventLog for RedisLog {
 
     fn durable(&self) -> bool {
         true
+    }
+
+    fn healthy(&self) -> bool {
+        self.shared.healthy.load(Ordering::Relaxed)
     }
 }

@@ -1,7 +1,7 @@
 //! What writer, tail and readers of one process share: the epochs, the channels, and what Redis is asked.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redis::{Pipeline, Value};
@@ -30,6 +30,8 @@ pub(super) struct Shared {
     /// The epoch that began last of those before which the log was told what this process knew.
     told: AtomicU32,
     telling: tokio::sync::Mutex<()>,
+    /// Redis answers, as far as the tail knows, which asks it all the time.
+    pub(super) healthy: AtomicBool,
 }
 
 impl Shared {
@@ -43,6 +45,7 @@ impl Shared {
             tails_bytes: AtomicUsize::new(0),
             told: AtomicU32::new(0),
             telling: tokio::sync::Mutex::default(),
+            healthy: AtomicBool::new(true),
         }
     }
 
@@ -63,8 +66,9 @@ impl Shared {
     }
 
     pub(super) fn channel(&self, name: &str) -> Result<Arc<Channel>, LogError> {
+        // Where a channel stands, Redis alone says: it may be behind of all that this process knows of others.
         let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
-        directory.open(name, self.newest_generation())
+        directory.open(name, 0)
     }
 
     pub(super) fn watched(&self) -> MutexGuard<'_, HashMap<String, Arc<Channel>>> {
@@ -274,14 +278,13 @@ impl Shared {
                 return;
             }
             if stored.before != ring.bounds.head {
-                if !in_order {
-                    return;
-                }
                 // Channels begin behind those that were forgotten, wherever their readers wait.
                 if stored.first && !ring.bounds.is_used() {
                     ring.join(stored.before);
-                } else {
+                } else if in_order {
                     ring.restart(stored.before);
+                } else {
+                    return;
                 }
             }
             if stored.first {
@@ -291,9 +294,7 @@ impl Shared {
                 Some(frame) => ring.push(frame),
                 None => ring.restart(stored.place),
             }
-            while ring.len() > limit.events_max || (ring.bytes() > limit.bytes_max && ring.len() > 0) {
-                ring.pop();
-            }
+            ring.trim(limit);
         });
     }
 
@@ -326,10 +327,9 @@ impl Shared {
 
     /// Lets go of a channel of which nothing is left in Redis, where nobody here uses it.
     pub(super) fn forgotten(&self, name: &str) {
-        let generation = self.newest_generation();
         let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
         if !directory.is_held(name) {
-            directory.forget(name, generation);
+            directory.discard(name);
         }
     }
 

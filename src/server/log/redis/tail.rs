@@ -74,7 +74,8 @@ impl Tail {
     }
 
     async fn connect_and_follow(&mut self) -> Result<(), LogError> {
-        let Connection { inner, number } = self.link.connection().await?;
+        let Connection { inner, number } =
+            self.link.connection().await.inspect_err(|_| self.healthy(false))?;
         let outcome = self.follow(inner).await;
         self.link.broken(number).await;
         outcome
@@ -84,7 +85,8 @@ impl Tail {
     async fn follow(&mut self, mut connection: MultiplexedConnection) -> Result<(), LogError> {
         // What the connection before has left.
         while self.pushes.try_recv().is_ok() {}
-        self.shared.begin_epoch(false).await?;
+        self.shared.begin_epoch(false).await.inspect_err(|_| self.healthy(false))?;
+        self.healthy(true);
         let mut topics: Vec<String> = self.shared.watched().keys().cloned().collect();
         topics.push(self.forgotten.clone());
         for topics in topics.chunks(TOPICS_AT_ONCE) {
@@ -106,6 +108,10 @@ impl Tail {
                 self.read_heads().await?;
             }
         }
+    }
+
+    fn healthy(&self, healthy: bool) {
+        self.shared.healthy.store(healthy, Ordering::Relaxed);
     }
 
     async fn read_heads(&self) -> Result<(), LogError> {
