@@ -3,42 +3,10 @@
 
 mod server_support;
 
-use std::sync::Arc;
-
-use axum::Router;
-use holdfast_sse::server::{EventLog, Hub, MemoryLog, Message, Retention, StreamOptions};
+use holdfast_sse::server::{Retention, StreamOptions};
 use serde_json::{Value, json};
-use server_support::{Reader, ask, get, metrics, resume};
-
-fn options() -> StreamOptions {
-    StreamOptions { heartbeat_ms: 0, ..StreamOptions::default() }
-}
-
-fn memory(retention: Retention, options: StreamOptions) -> (Hub, Router, Arc<dyn EventLog>) {
-    let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new(retention));
-    let hub = Hub::new(Arc::clone(&log), options);
-    let router = hub.router();
-    (hub, router, log)
-}
-
-fn plain() -> (Hub, Router, Arc<dyn EventLog>) {
-    memory(Retention::default(), options())
-}
-
-async fn publish(hub: &Hub, numbers: impl IntoIterator<Item = u64>) {
-    for n in numbers {
-        hub.publisher().publish("a", Message::text("n", n.to_string())).await.expect("published");
-    }
-}
-
-/// Everything that `reader` says up to and with the event named `last`.
-async fn names_until(reader: &mut Reader, last: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    while names.last().map(String::as_str) != Some(last) {
-        names.push(reader.any().await.expect("one more event").name);
-    }
-    names
-}
+use server_support::hub::{memory, names_until, options, plain, publish};
+use server_support::{ask, get, metrics, resume};
 
 // K20, K21, and the kit's scenario that passed without any cannot_resume
 #[tokio::test]

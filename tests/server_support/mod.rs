@@ -1,6 +1,7 @@
 //! What the server's tests share: a reader of event streams, a request, and the real process.
 #![allow(dead_code, unreachable_pub)] // Each test file is a crate of its own and uses a part of this.
 
+pub mod hub;
 #[cfg(feature = "redis")]
 pub mod node;
 pub mod own_log;
