@@ -207,7 +207,10 @@ mod native {
                 ours.idle_kib / other.idle_kib,
             );
             match (ours.replay, other.replay) {
-                (Some(_), Some((0.0, _))) => println!(", replay: nothing of the other's came in time"),
+                // Less than one event a second is not a rate.
+                (Some(_), Some((other, _))) if other < 1.0 => {
+                    println!(", replay: the other's did not come in time")
+                }
                 (Some(ours), Some(other)) => {
                     println!(", replay {:.2}, of CPU {:.2}", ours.0 / other.0, ours.1 / other.1);
                 }
