@@ -89,9 +89,10 @@ pub struct StreamOptions {
     pub slow: SlowConsumer,
     /// Events sent to one stream alone that may wait for it. Default 256.
     pub direct_events_max: usize,
-    /// From so many streams of a channel on, those that have read everything are written to by one task, past their own and
-    /// past any middleware around the router: a third of the work. Only streams over plain HTTP/1.1 that come from a
-    /// [`Listener`](super::Listener) unchanged. `usize::MAX` never does. Default 32.
+    /// From so many streams of a channel on, those that have read everything are written to by one task for each 1,024 of
+    /// them, past their own tasks: half the processor time. Only streams over plain HTTP/1.1 on a
+    /// [`Listener`](super::Listener) whose chunks come through the router as they were made; middleware that passes them
+    /// on unchanged does not see what goes past it. `usize::MAX` never does. Default 32.
     pub fanout_listeners_min: usize,
     /// Tell each stream of a channel how many there are in this process (`control.presence`), at most once in so many
     /// milliseconds; 0 does not. Default 0.
